@@ -1,0 +1,49 @@
+"""How much one run may still do: time, jobs, and whether the next job would fit. Knows nothing of the database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+Clock = Callable[[], float]
+
+
+@dataclass
+class Budget:
+    """Says when to stop claiming and why; `clock` is monotonic seconds, `max_time` counts from the moment this is made."""
+
+    clock: Clock
+    max_time: float
+    max_jobs: int | None = None
+    started: float = field(init=False)
+    taken: int = field(default=0, init=False)
+    stop_asked: str | None = field(default=None, init=False)  # the name of the signal that asked us to end
+    _slowest: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self.started = self.clock()
+
+    @property
+    def left(self) -> float:
+        """Seconds until max_time; may be negative."""
+        return self.max_time - (self.clock() - self.started)
+
+    def took(self, seconds: float) -> None:
+        """Remember how long a job took: the next one is expected to need as much, unless shorter ones follow."""
+        self._slowest = max(seconds, self._slowest * 0.9 + seconds * 0.1)
+
+    def reason_to_stop(self) -> str | None:
+        """`sigterm`, `max-jobs`, `max-time` or `no-room` (the next job would not fit), or None while there is room."""
+        if self.stop_asked:
+            return self.stop_asked
+        if self.max_jobs is not None and self.taken >= self.max_jobs:
+            return "max-jobs"
+        if self.left <= 0:
+            return "max-time"
+        if self._slowest > self.left:
+            return "no-room"
+        return None
+
+    def room(self, wanted: int) -> int:
+        """How many jobs may be claimed, at most `wanted`."""
+        return wanted if self.max_jobs is None else max(0, min(wanted, self.max_jobs - self.taken))

@@ -1,0 +1,70 @@
+"""`asyncsend enqueue`: one job from the command line."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from asyncsend.cli.session import DURATION, Session, pass_session
+from asyncsend.errors import InvalidJob
+from asyncsend.producer import new_job
+
+
+@click.command()
+@click.argument("task")
+@click.argument("payload", default="{}", metavar="[JSON|@file|-]")
+@click.option("--queue", metavar="Q", help="Queue. Default: default.")
+@click.option("--priority", type=int, default=0, metavar="N", help="Higher runs first within its queue. Default: 0.")
+@click.option("--delay", type=DURATION, metavar="5m", help="Not before so long from now.")
+@click.option("--at", metavar="TIME", help='Not before this time: "2026-12-01 09:00".')
+@click.option("--expires", type=DURATION, metavar="1h", help="Cancel it if it has not started by then.")
+@click.option("--max-attempts", type=int, metavar="N", help="Dead after N failed attempts. Default: the task's own number.")
+@click.option("--timeout", type=DURATION, metavar="60s", help="Kill an attempt after so long. Default: the task's own.")
+@click.option("--unique", metavar="KEY", help="Add nothing while an unfinished job has this key.")
+@click.option("--uid", metavar="UID", help="Your own id: the same one never makes a second job.")
+@pass_session
+def enqueue(
+    session: Session,
+    task: str,
+    payload: str,
+    queue: str | None,
+    priority: int,
+    delay: float | None,
+    at: str | None,
+    expires: float | None,
+    max_attempts: int | None,
+    timeout: float | None,
+    unique: str | None,
+    uid: str | None,
+) -> None:
+    """
+    Add one job and print its uid.
+
+    \b
+    Example:
+      asyncsend enqueue email '{"to":"ann@example.com","subject":"Hi","text":"Hello"}' --delay 5m
+    """  # noqa: D301
+    job = new_job(
+        task, _read(payload), queue=queue, priority=priority, delay=delay, at=session.instant(at) if at else None, expires=expires,
+        max_attempts=max_attempts, timeout=timeout, unique=unique, uid=uid,
+    )  # fmt: skip
+    made = session.store.insert([job])[0]
+    if made != job.uid:
+        click.echo(f"An unfinished job has the key {unique!r} already; nothing was added.", err=True)
+    click.echo(made)
+
+
+def _read(payload: str) -> str:
+    """The text itself, of the file after @, or of standard input for -."""
+    try:
+        if payload == "-":
+            return sys.stdin.buffer.read().decode("utf-8")
+        if payload.startswith("@"):
+            with open(payload[1:], "rb") as file:
+                return file.read().decode("utf-8")
+    except OSError as error:
+        raise InvalidJob(f"cannot read {payload[1:]} ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InvalidJob(f"the payload is not UTF-8 at byte {error.start}: convert it with `iconv -f latin1 -t utf-8`") from error
+    return payload

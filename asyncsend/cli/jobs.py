@@ -1,0 +1,137 @@
+"""`jobs`, `job`, `why`, `retry`, `cancel`, `release`: looking at jobs, and changing what becomes of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from asyncsend import deadletters, explain
+from asyncsend.cli.session import Session, as_row, bulk_options, filters, json_option, pass_session, print_json, print_table, sure
+from asyncsend.errors import Conflict
+from asyncsend.job import State, printable
+
+if TYPE_CHECKING:
+    from asyncsend.job import Job
+
+STATES = click.Choice([state.value for state in State])
+
+
+@click.command()
+@click.option("--state", type=STATES, help="Only jobs in this state.")
+@filters
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, metavar="N", help="At most N jobs. Default: 50.")
+@json_option
+@pass_session
+def jobs(session: Session, state: str | None, queue: str | None, task: str | None, limit: int, as_json: bool) -> None:
+    """List jobs, the newest first."""
+    found = session.store.jobs(state=state, queue=queue, task=task, limit=limit)
+    if as_json:
+        print_json([as_row(job) for job in found])
+        return
+    print_jobs(session, found)
+    if len(found) == limit:
+        click.echo(f"The newest {limit} of {session.store.count(state=state, queue=queue, task=task)}; --limit shows more.", err=True)
+
+
+def print_jobs(session: Session, found: list[Job]) -> None:
+    head = ("id", "uid", "task", "queue", "state", "tries", "when", "reason")
+    print_table(
+        head,
+        [(job.id, job.uid, job.task, job.queue, job.state.value, job.attempts, session.when(job.finished_at or job.run_at or job.created_at), job.reason) for job in found],
+        widest=40,
+    )
+
+
+@click.command()
+@click.argument("uid")
+@json_option
+@pass_session
+def job(session: Session, uid: str, as_json: bool) -> None:
+    """Show everything about one job, by its uid or id."""
+    found = session.find(uid)
+    if as_json:
+        print_json(as_row(found))
+        return
+    for name, value in as_row(found).items():
+        shown = session.when(getattr(found, name)) if name.endswith("_at") and value else value
+        if shown is not None:
+            click.echo(f"{name:16} {printable(str(shown), 2000)}")
+    click.echo(f"{'why':16} {_why(session, found)}")
+
+
+@click.command()
+@click.argument("uid")
+@pass_session
+def why(session: Session, uid: str) -> None:
+    """Say in one sentence where a job is and what it waits for."""
+    click.echo(_why(session, session.find(uid)))
+
+
+def _why(session: Session, found: Job) -> str:
+    return printable(explain.why(found, session.store.standing("default"), session.store.pauses(), session.settings.queues, session.settings.timezone))
+
+
+@click.command()
+@click.argument("uids", nargs=-1, metavar="UID…")
+@click.option("--all", "everything", is_flag=True, help="Every dead job, or those that --queue and --task name.")
+@filters
+@bulk_options
+@pass_session
+def retry(session: Session, uids: tuple[str, ...], everything: bool, queue: str | None, task: str | None, yes: bool, dry_run: bool) -> None:
+    """Make dead or cancelled jobs ready again, and waiting ones due now, with fresh attempts."""
+    _each(session, "retry", uids, everything, State.DEAD, queue, task, yes, dry_run, (State.DEAD, State.CANCELLED, State.READY))
+
+
+@click.command()
+@click.argument("uids", nargs=-1, metavar="UID…")
+@click.option("--all", "everything", is_flag=True, help="Every held job, or those that --queue and --task name.")
+@filters
+@bulk_options
+@pass_session
+def release(session: Session, uids: tuple[str, ...], everything: bool, queue: str | None, task: str | None, yes: bool, dry_run: bool) -> None:
+    """Let held jobs go: they become ready. Where the outcome was unknown, this may do the thing a second time."""
+    _each(session, "release", uids, everything, State.HELD, queue, task, yes, dry_run, (State.HELD,))
+
+
+def _each(
+    session: Session, verb: str, uids: tuple[str, ...], everything: bool, which: State, queue: str | None, task: str | None,
+    yes: bool, dry_run: bool, states: tuple[State, ...],
+) -> None:  # fmt: skip
+    if bool(uids) == everything:
+        raise click.UsageError(f"name the jobs to {verb}, or say --all")
+    if everything:
+        number = session.store.count(state=which.value, queue=queue, task=task)
+        if not number or not sure(f"{verb} {number} {which.value} jobs", yes=yes, dry_run=dry_run):
+            click.echo("Nothing changed.", err=True)
+            return
+        done, refused = deadletters.replay_all(session.store, which, queue=queue, task=task)
+        session.note(verb, [], number=done)
+        click.echo(f"{done} jobs are ready." + (f" {refused} were not: their unique key is taken." if refused else ""), err=True)
+        return
+    found = [session.find(uid) for uid in uids]
+    if dry_run:
+        click.echo(f"Would: {verb} {len(found)} jobs")
+        return
+    for one in found:
+        if not session.store.make_ready(one.id, states):
+            raise Conflict(f"job {one.uid or one.id} is {session.find(str(one.id)).state.value}: only {', '.join(states)} jobs can be given to {verb}")
+    session.note(verb, [one.id for one in found])
+    click.echo(f"{len(found)} {'job is' if len(found) == 1 else 'jobs are'} ready.", err=True)
+
+
+@click.command()
+@click.argument("uids", nargs=-1, required=True, metavar="UID…")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@pass_session
+def cancel(session: Session, uids: tuple[str, ...], dry_run: bool) -> None:
+    """Cancel jobs that have not started: ready or held ones."""
+    found = [session.find(uid) for uid in uids]
+    if dry_run:
+        click.echo(f"Would: cancel {len(found)} jobs")
+        return
+    for one in found:
+        if not session.store.cancel(one.id, "by-command"):
+            raise Conflict(f"job {one.uid or one.id} is {session.find(str(one.id)).state.value}: only ready and held jobs can be cancelled")
+    session.note("cancel", [one.id for one in found])
+    click.echo(f"{len(found)} {'job is' if len(found) == 1 else 'jobs are'} cancelled.", err=True)

@@ -1,0 +1,123 @@
+"""`asyncsend run`: what cron starts. Silent when nothing is wrong, one line in six hours when something is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from asyncsend import config
+from asyncsend.budget import Budget
+from asyncsend.cli.session import DURATION
+from asyncsend.errors import AsyncsendError, ConfigurationError
+from asyncsend.log import Log
+from asyncsend.run import run as run_once
+from asyncsend.store import open_store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from asyncsend.config import Settings
+    from asyncsend.run import Report
+
+SAY_AGAIN = 6 * 3600.0  # hosts mail every line cron prints, and count those mails against the account
+
+
+@click.command()
+@click.option("--max-time", type=DURATION, metavar="50s", help="Stop claiming jobs after so long. Default: ASYNCSEND_MAX_TIME, 50s.")
+@click.option("--max-jobs", type=click.IntRange(min=1), metavar="N", help="Stop claiming after N jobs.")
+@click.option("--queues", metavar="critical,default,low", help="Serve only these queues, in this order; * is every other.")
+@click.option("--workers", type=click.IntRange(1, 64), metavar="N", help="Execute N jobs at the same time. Default: ASYNCSEND_WORKERS, 1.")
+@click.option("--linger", is_flag=True, help="Wait for new jobs until --max-time is over, for a cron that comes rarely.")
+def run(max_time: float | None, max_jobs: int | None, queues: str | None, workers: int | None, linger: bool) -> None:
+    """
+    Do one minute's work: take the lock, claim due jobs, execute them, leave.
+
+    \b
+    Example, in crontab:
+      * * * * *  /home/you/asyncsend/bin/asyncsend run
+    """  # noqa: D301
+    started = time.monotonic
+    home: Path | None = None
+    try:
+        try:
+            order = config.queue_order(queues) if queues else None
+        except ValueError as error:
+            raise click.UsageError(f"--queues: {error}") from error
+        settings = config.load(os.environ)
+        home = settings.home
+        budget = Budget(started, settings.max_time if max_time is None else max_time, max_jobs)
+        report = _run(settings, budget, order, workers, linger)
+        _forget_trouble(home)
+    except AsyncsendError as error:
+        _say_trouble(home, error)
+        sys.exit(error.exit_code)
+    if _watched():
+        click.echo(_summary(report), err=True)
+
+
+def _run(settings: Settings, budget: Budget, order: tuple[str, ...] | None, workers: int | None, linger: bool) -> Report:
+    try:
+        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"the folder {settings.home} cannot be made ({error.strerror}): set ASYNCSEND_HOME to one that can") from error
+    store = open_store(settings.database_url, settings.table_prefix)
+    log = Log(settings.log_path, secrets=settings.secrets, zone=settings.timezone)
+    try:
+        return run_once(store, settings, log, budget, order=order, workers=workers, linger=linger, watch=_progress if _watched() else _nobody)
+    finally:
+        store.close()
+        log.close()
+
+
+def _watched() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def _nobody(_report: Report, _waiting: int) -> None:
+    """Cron does not watch."""
+
+
+def _progress(report: Report, waiting: int) -> None:
+    click.echo(f"\r\x1b[K{_counts(report)}, {waiting} in hand", nl=False, err=True)
+
+
+def _counts(report: Report) -> str:
+    return ", ".join(f"{number} {word}" for word, number in report.counts.items() if number and word != "claimed") or "nothing done"
+
+
+def _summary(report: Report) -> str:
+    if report.stopped == "lock-held":
+        return "Another run of this host is at work; this one leaves."
+    if report.stopped == "held-elsewhere":
+        return "Another host is at work; this one leaves."
+    return f"\r\x1b[KRun {report.generation}: {_counts(report)} in {report.seconds:.1f} s; stopped: {report.stopped}."
+
+
+def _say_trouble(home: Path | None, error: AsyncsendError) -> None:
+    """One line on stderr; without a terminal, the same trouble only once in six hours."""
+    line = f"asyncsend: {error}"
+    if not _watched() and home is not None and _said_lately(home / "trouble", line):
+        return
+    click.echo(line, err=True)
+
+
+def _said_lately(note: Path, line: str) -> bool:
+    """Whether this very line was printed in the last six hours; if not, it is noted that it is printed now. By the host's clock: it only gates words."""
+    try:
+        if note.read_text("utf-8") == line and 0 <= time.time() - note.stat().st_mtime < SAY_AGAIN:
+            return True
+    except (OSError, ValueError):
+        pass
+    with contextlib.suppress(OSError), open(os.open(note, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "w", encoding="utf-8") as file:
+        file.write(line)
+    return False
+
+
+def _forget_trouble(home: Path) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(home / "trouble")

@@ -1,0 +1,134 @@
+"""What commands share: the settings, the store behind them, and how rows are shown."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from asyncsend import config, schema, times
+from asyncsend.errors import InvalidJob, NotFound
+from asyncsend.job import printable
+from asyncsend.store import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from datetime import datetime
+
+    from asyncsend.config import Settings
+    from asyncsend.job import Job
+    from asyncsend.store import Store
+
+
+class Duration(click.ParamType):
+    """`90`, `90s`, `5m`, `2h`, `1d`, `1h30m` → seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return value if isinstance(value, float) else times.duration(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+DURATION = Duration()
+
+
+class Session:
+    """Settings and store of one command, opened when first asked for."""
+
+    @functools.cached_property
+    def settings(self) -> Settings:
+        return config.load(os.environ)
+
+    @functools.cached_property
+    def store(self) -> Store:
+        """The store, its tables checked to be of our version."""
+        store = open_store(self.settings.database_url, self.settings.table_prefix)
+        schema.verify(store.schema_version())
+        click.get_current_context().call_on_close(store.close)
+        return store
+
+    def find(self, ref: str) -> Job:
+        """The job with this uid or id; NotFound otherwise."""
+        job = self.store.find(ref)
+        if job is None:
+            raise NotFound(f"there is no job {printable(ref, 70)!r}: `asyncsend jobs` lists them; finished ones are deleted after a while")
+        return job
+
+    def when(self, moment: datetime | None) -> str:
+        return times.stamp(moment, self.settings.timezone)
+
+    def instant(self, text: str) -> float:
+        try:
+            return times.instant(text, self.settings.timezone)
+        except ValueError as error:
+            raise InvalidJob(f"--at: {error}") from error
+
+    def note(self, did: str, jobs: Iterable[int | str], **facts: Any) -> None:
+        """Leave a line in the log: a person changed something."""
+        from asyncsend.log import Log
+
+        log = Log(self.settings.log_path, secrets=self.settings.secrets, zone=self.settings.timezone)
+        log.event("command", did=did, jobs=",".join(map(str, jobs))[:500] or None, **facts)
+        log.close()
+
+
+pass_session = click.make_pass_decorator(Session, ensure=True)
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--json` on a listing."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def filters(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--queue` and `--task`, which every listing of jobs takes."""
+    command = click.option("--task", help="Only jobs of this task.")(command)
+    return click.option("--queue", help="Only jobs of this queue.")(command)
+
+
+def bulk_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--yes` and `--dry-run`, which everything takes that changes many jobs at once."""
+    command = click.option("--dry-run", is_flag=True, help="Only say what would be done.")(command)
+    return click.option("--yes", is_flag=True, help="Do not ask.")(command)
+
+
+def as_row(job: Job) -> dict[str, Any]:
+    """A job as JSON shows it; times are ISO 8601 in UTC, the payload is its raw text."""
+    row: dict[str, Any] = {}
+    for name in (
+        "id", "uid", "task", "queue", "priority", "state", "attempts", "crashes", "max_attempts", "timeout_seconds", "run_at", "expires_at",
+        "created_at", "finished_at", "unique_key", "batch_id", "reason", "error", "result", "payload",
+    ):  # fmt: skip
+        value = getattr(job, name)
+        row[name] = value.isoformat() if hasattr(value, "isoformat") else value
+    return row
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, default=str))
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[Any]], *, widest: int = 60) -> None:
+    """Aligned columns; control characters are escaped, so that no row can repaint the terminal."""
+    cells = [[printable(str(value), widest) if value is not None else "-" for value in row] for row in rows]
+    widths = [max(len(line[column]) for line in [list(head), *cells]) for column in range(len(head))]
+    for line in [list(head), *cells]:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def sure(question: str, *, yes: bool, dry_run: bool) -> bool:
+    """Whether to go on: `--dry-run` never, `--yes` always, else a person is asked; without one the answer is no."""
+    if dry_run:
+        click.echo(f"Would: {question}")
+        return False
+    if yes:
+        return True
+    if not click.get_text_stream("stdin").isatty():
+        raise click.UsageError(f"{question}: add --yes to do it without being asked")
+    return click.confirm(question)

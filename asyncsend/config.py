@@ -1,0 +1,277 @@
+"""
+The settings: environment over `.env` over defaults, read once, checked before anything is opened.
+
+Each setting is declared once below with its default and its sentence; `asyncsend config`, the README table and the check
+for misspelt names are all made of these declarations.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asyncsend import times
+from asyncsend.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import tzinfo
+
+PREFIX = "ASYNCSEND_"
+COMMAND = "ASYNCSEND_COMMAND_"
+TEST = "ASYNCSEND_TEST_"  # the test suite's own variables, never settings
+
+# name: (default, sentence). An empty default means "not set".
+DECLARED: dict[str, tuple[str, str]] = {
+    "ASYNCSEND_HOME": ("~/.asyncsend", "folder of .env, lock, journal, log, SQLite file and local outbox; mode 0700"),
+    "ASYNCSEND_DATABASE_URL": ("", "mysql://user:password@localhost/database; default: SQLite in ASYNCSEND_HOME"),
+    "ASYNCSEND_TABLE_PREFIX": ("asyncsend_", "what the names of the tables start with"),
+    "ASYNCSEND_TASKS": ("", "Python modules that define tasks, separated by commas: shop.tasks,shop.reports"),
+    "ASYNCSEND_PATH": ("", "folder to import these modules from; default: the home folder of the user"),
+    "ASYNCSEND_QUEUES": ("critical,default,*,low", "order in which queues are served; * stands for every other queue"),
+    "ASYNCSEND_MAX_TIME": ("50s", "how long one run goes on claiming jobs"),
+    "ASYNCSEND_WORKERS": ("1", "how many jobs are executed at the same time"),
+    "ASYNCSEND_TIMEZONE": ("", "zone of times you type and read, such as Europe/Paris; default: the host's"),
+    "ASYNCSEND_LOCK": ("", "path of the lock file; default: asyncsend.lock in ASYNCSEND_HOME"),
+    "ASYNCSEND_KEEP_DONE": ("7d", "how long done and cancelled jobs stay in the table"),
+    "ASYNCSEND_KEEP_DEAD": ("90d", "how long dead letters stay in the table"),
+    "ASYNCSEND_EMAIL_URL": ("", "smtp://user:password@host:587, smtps://…, sendmail:///usr/sbin/sendmail; default: maildir:// in the local outbox"),
+    "ASYNCSEND_EMAIL_FROM": ("", "sender of mails that name none: Shop <shop@example.com>"),
+    "ASYNCSEND_EMAIL_ON_UNKNOWN": ("retry", "when a mail server vanishes after the final dot: retry (same Message-ID) or hold"),
+    "ASYNCSEND_ATTACHMENTS": ("", "folder that attachments given by path must lie in; default: attachments in ASYNCSEND_HOME"),
+    "ASYNCSEND_SMS_URL": ("", "twilio://SID:TOKEN@default?from=%2B15550100, http+template:///path/gateway.toml; default: a local file"),
+    "ASYNCSEND_WEBHOOK_SECRET": ("", "whsec_… secret that signs webhooks (Standard Webhooks); several, separated by spaces, while rotating"),
+    "ASYNCSEND_ALLOW_PRIVATE": ("", "private addresses webhooks may go to: 127.0.0.1, 10.0.0.0/8"),
+}
+SECRET = ("ASYNCSEND_DATABASE_URL", "ASYNCSEND_EMAIL_URL", "ASYNCSEND_SMS_URL", "ASYNCSEND_WEBHOOK_SECRET")
+
+# Folders that web servers publish, by their names in cPanel, Plesk, DirectAdmin, Debian and IIS.
+WEB_ROOTS = ("public_html", "htdocs", "httpdocs", "httpsdocs", "wwwroot", "public_ftp")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a command may rely on: every value checked, every path absolute."""
+
+    home: Path
+    database_url: str
+    table_prefix: str
+    task_modules: tuple[str, ...]
+    import_path: Path
+    queues: tuple[str, ...]
+    max_time: float
+    workers: int
+    timezone: tzinfo
+    lock_path: Path
+    keep_done: float
+    keep_dead: float
+    email_url: str
+    email_from: str
+    email_on_unknown: str
+    attachments: Path
+    sms_url: str
+    webhook_secrets: tuple[str, ...]
+    allow_private: tuple[str, ...]
+    commands: dict[str, str] = field(default_factory=dict)
+    origins: dict[str, tuple[str, str]] = field(default_factory=dict)  # name: (value, where it came from)
+
+    @property
+    def journal_path(self) -> Path:
+        return self.home / "journal"
+
+    @property
+    def log_path(self) -> Path:
+        return self.home / "asyncsend.log"
+
+    @property
+    def env_path(self) -> Path:
+        return self.home / ".env"
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The values that may appear in no log, error or output: passwords of URLs, keys."""
+        from urllib.parse import unquote, urlsplit
+
+        found = {part for secret in self.webhook_secrets for part in (secret, secret.removeprefix("whsec_"))}
+        for url in (self.database_url, self.email_url, self.sms_url):
+            netloc = urlsplit(url).netloc
+            if ":" in netloc.rpartition("@")[0]:
+                password = netloc.rpartition("@")[0].partition(":")[2]
+                found |= {password, unquote(password)}
+        return tuple(sorted((secret for secret in found if len(secret) >= 4), key=len, reverse=True))
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """
+    The settings of this environment.
+
+    ConfigurationError names the file or variable and the command that mends it, if one is misspelt, out of range, or if
+    `.env` could be read by others. Reads files, creates and opens nothing.
+    """
+    home = Path(os.path.expanduser(environ.get("ASYNCSEND_HOME") or DECLARED["ASYNCSEND_HOME"][0])).absolute()
+    env_path = home / ".env"
+    given: dict[str, tuple[str, str]] = {name: (value, str(env_path)) for name, value in _read_env_file(env_path).items()}
+    if "ASYNCSEND_HOME" in given:
+        raise ConfigurationError(f"{env_path} sets ASYNCSEND_HOME, but lies in it: set it in the environment or the crontab instead")
+    given.update({name: (value, "environment") for name, value in environ.items() if name.startswith(PREFIX) and not name.startswith(TEST)})
+    for name, (_, origin) in given.items():
+        if name not in DECLARED and not re.fullmatch(COMMAND + "[A-Z0-9_]+", name):
+            raise ConfigurationError(f"{origin} sets {name}, which is no setting of asyncsend{_nearest(name)}: see `asyncsend config`")
+    origins = {name: given.get(name, (default, "default")) for name, (default, _) in DECLARED.items()}
+    origins.update({name: found for name, found in given.items() if name.startswith(COMMAND)})
+
+    def value(name: str) -> str:
+        return origins[name][0].strip()
+
+    def checked(name: str, convert, rule: str):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - str -> T, whatever convert makes
+        try:
+            return convert(value(name))
+        except ValueError as error:
+            raise ConfigurationError(f"{origins[name][1]} sets {name}={value(name)!r}: {rule or error}") from error
+
+    def path(name: str, default: Path) -> Path:
+        return Path(os.path.expanduser(value(name))).absolute() if value(name) else default
+
+    prefix = value("ASYNCSEND_TABLE_PREFIX")
+    if not re.fullmatch(r"[A-Za-z0-9_]{1,32}", prefix):
+        raise ConfigurationError(f"{origins['ASYNCSEND_TABLE_PREFIX'][1]} sets ASYNCSEND_TABLE_PREFIX={prefix!r}: use 1 to 32 letters, digits or _")
+    on_unknown = value("ASYNCSEND_EMAIL_ON_UNKNOWN")
+    if on_unknown not in ("retry", "hold"):
+        raise ConfigurationError(f"{origins['ASYNCSEND_EMAIL_ON_UNKNOWN'][1]} sets ASYNCSEND_EMAIL_ON_UNKNOWN={on_unknown!r}: use retry or hold")
+    return Settings(
+        home=home,
+        database_url=value("ASYNCSEND_DATABASE_URL") or f"sqlite:///{home / 'asyncsend.sqlite3'}",
+        table_prefix=prefix,
+        task_modules=checked("ASYNCSEND_TASKS", _modules, ""),
+        import_path=path("ASYNCSEND_PATH", Path("~").expanduser()),
+        queues=checked("ASYNCSEND_QUEUES", queue_order, ""),
+        max_time=checked("ASYNCSEND_MAX_TIME", times.duration, ""),
+        workers=checked("ASYNCSEND_WORKERS", _workers, "use a whole number from 1 to 64"),
+        timezone=checked("ASYNCSEND_TIMEZONE", times.zone, ""),
+        lock_path=path("ASYNCSEND_LOCK", home / "asyncsend.lock"),
+        keep_done=checked("ASYNCSEND_KEEP_DONE", times.duration, ""),
+        keep_dead=checked("ASYNCSEND_KEEP_DEAD", times.duration, ""),
+        email_url=value("ASYNCSEND_EMAIL_URL") or f"maildir://{home / 'outbox'}",
+        email_from=value("ASYNCSEND_EMAIL_FROM"),
+        email_on_unknown=on_unknown,
+        attachments=path("ASYNCSEND_ATTACHMENTS", home / "attachments"),
+        sms_url=value("ASYNCSEND_SMS_URL") or f"file://{home / 'outbox' / 'sms.log'}",
+        webhook_secrets=tuple(value("ASYNCSEND_WEBHOOK_SECRET").split()),
+        allow_private=checked("ASYNCSEND_ALLOW_PRIVATE", _networks, "use addresses or networks such as 127.0.0.1, 10.0.0.0/8"),
+        commands={name.removeprefix(COMMAND).lower(): text for name, (text, _) in origins.items() if name.startswith(COMMAND)},
+        origins=origins,
+    )
+
+
+def queue_order(text: str) -> tuple[str, ...]:
+    """Queue names in the order to serve them; `*` may stand once for all others. ValueError otherwise."""
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    for name in names:
+        if name != "*" and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}", name):
+            raise ValueError(f"{name!r} is no queue name: letters, digits, _ . : -, at most 64, separated by commas")
+    if not names or len(set(names)) != len(names):
+        raise ValueError("name each queue once, separated by commas")
+    return names
+
+
+def masked(name: str, value: str) -> str:
+    """The value as it may be shown: the password of a URL and whole keys become ***."""
+    if name not in SECRET or not value:
+        return value
+    if "://" in value:
+        return re.sub(r"(://[^:@/]*:).*(@)", r"\1***\2", value)
+    return "***"
+
+
+def _read_env_file(path: Path) -> dict[str, str]:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path} ({error.strerror}): run `chmod 600 {path}` as its owner") from error
+    with open(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise ConfigurationError(f"{path} is not a file: remove it and write your settings there")
+        if found.st_mode & 0o077:
+            raise ConfigurationError(f"{path} holds passwords and can be read by others (mode {found.st_mode & 0o777:04o}): run `chmod 600 {path}`")
+        if found.st_uid not in (os.getuid(), 0):
+            raise ConfigurationError(f"{path} belongs to another user (uid {found.st_uid}): run `chown {os.getuid()} {path}` or write your own")
+        root = published(path)
+        if root:
+            raise ConfigurationError(f"{path} lies under the web root {root}: run `mv {path.parent} ~/.asyncsend` and set ASYNCSEND_HOME")
+        raw = file.read()
+    # Both come from Windows editors; half the tools on a host choke on them, so they are mended once, by the owner.
+    if raw.startswith(b"\xef\xbb\xbf"):
+        raise ConfigurationError(f"{path} starts with a byte order mark: run `sed -i '1s/^\\xEF\\xBB\\xBF//' {path}`")
+    if b"\r" in raw:
+        raise ConfigurationError(f"{path} has Windows line ends (CRLF): run `sed -i 's/\\r$//' {path}`")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            f"{path} is not UTF-8 at byte {error.start}: run `iconv -f latin1 -t utf-8 {path} -o {path}.new && mv {path}.new {path}`"
+        ) from error
+    if not text.strip():
+        return {}
+    import io
+
+    from dotenv.parser import parse_stream
+
+    values: dict[str, str] = {}
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error or (binding.key and binding.value is None):
+            raise ConfigurationError(f"{path} line {binding.original.line} is not NAME=value: run `nano +{binding.original.line} {path}`")
+        if binding.key and not binding.key.startswith(PREFIX):
+            raise ConfigurationError(
+                f"{path} line {binding.original.line} sets {binding.key}, which is no setting of asyncsend{_nearest(PREFIX + binding.key)}: see `asyncsend config`"
+            )
+        if binding.key:
+            values[binding.key] = binding.value or ""
+    return values
+
+
+def published(path: Path) -> str | None:
+    """The web root that `path` lies under, or None: a server could hand such a file to anybody."""
+    parts = path.absolute().parts
+    for position, part in enumerate(parts):
+        under_home = position > 0 and Path(*parts[:position]) == Path("~").expanduser()
+        if part in WEB_ROOTS or (part in ("www", "web", "public") and under_home):
+            return str(Path(*parts[: position + 1]))
+    return None
+
+
+def _nearest(name: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, DECLARED, n=1, cutoff=0.7)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _modules(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    for name in names:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError(f"{name!r} is not the name of a Python module: write shop.tasks, not a path")
+    return names
+
+
+def _workers(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise ValueError(text)
+    return int(text)
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    if names:
+        import ipaddress
+
+        for name in names:
+            ipaddress.ip_network(name, strict=False)
+    return names

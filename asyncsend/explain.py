@@ -1,0 +1,101 @@
+"""Why a job is where it is, and whether all is well: sentences made of rows, for `why`, `status` and whoever asks."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from asyncsend.job import State
+from asyncsend.times import spoken, stamp
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime, tzinfo
+
+    from asyncsend.job import Job
+    from asyncsend.store import Depth, Standing
+
+LATE_TICKS = 3  # usual intervals without a run after which cron is said to be missing
+LEAST_PATIENCE = 300.0  # seconds; a minute's cron may hiccup
+
+
+def why(job: Job, standing: Standing, pauses: Mapping[str, datetime | None], order: Sequence[str], zone: tzinfo) -> str:
+    """One sentence on where the job is, what it waits for, and what to do if that needs somebody."""
+    name = f"Job {job.uid or job.id}"
+    because = f" ({job.reason}: {job.error})" if job.error else f" ({job.reason})" if job.reason else ""
+    match job.state:
+        case State.DONE:
+            return f"{name} is done since {stamp(job.finished_at, zone)}, at attempt {job.attempts}."
+        case State.DEAD:
+            return f"{name} is dead since {stamp(job.finished_at, zone)}{because}. `asyncsend retry {job.uid or job.id}` gives it fresh attempts."
+        case State.CANCELLED:
+            return f"{name} was cancelled at {stamp(job.finished_at, zone)}{because}."
+        case State.HELD:
+            return f"{name} is held{because}. `asyncsend release {job.uid or job.id}` lets it go, `asyncsend cancel` ends it."
+        case State.RUNNING:
+            if standing.alive:
+                return f"{name} is in the hands of the run on {standing.host} (pid {standing.pid}) since {stamp(standing.started_at, zone)}."
+            return f"{name} was in the hands of a run that died; the next run takes it back: {next_run(standing, zone)}."
+    return f"{name} is ready{because}: {_waits_for(job, standing, pauses, order, zone)}."
+
+
+def _waits_for(job: Job, standing: Standing, pauses: Mapping[str, datetime | None], order: Sequence[str], zone: tzinfo) -> str:
+    if job.expires_at and job.expires_at <= standing.now:
+        return f"it expired at {stamp(job.expires_at, zone)} and will be cancelled instead of executed"
+    if job.run_at and job.run_at > standing.now:
+        tries = f"attempt {job.attempts + 1}" if job.attempts else "it"
+        return f"{tries} is due at {stamp(job.run_at, zone)}, in {spoken((job.run_at - standing.now).total_seconds())}"
+    if job.queue in pauses:
+        until = pauses[job.queue]
+        return f"its queue {job.queue} is paused until {stamp(until, zone) if until else '`asyncsend resume ' + job.queue + '`'}"
+    if "*" not in order and job.queue not in order:
+        return f"no run serves its queue {job.queue}: ASYNCSEND_QUEUES is {','.join(order)}"
+    if standing.alive:
+        return f"due, behind the jobs that the present run on {standing.host} executes"
+    return f"due, and {next_run(standing, zone)}"
+
+
+def interval(standing: Standing) -> float | None:
+    """Seconds between the last two runs, None before there were two."""
+    if standing.started_at is None or standing.previous_started_at is None:
+        return None
+    return max(1.0, (standing.started_at - standing.previous_started_at).total_seconds())
+
+
+def next_run(standing: Standing, zone: tzinfo) -> str:
+    """When cron is expected to start the next run, by the runs it has seen."""
+    if standing.started_at is None:
+        return "no run has ever been started: put the line of `asyncsend crontab` into cron"
+    every, since = interval(standing), (standing.now - standing.started_at).total_seconds()
+    if cron_missing(standing):
+        return f"cron has not started a run for {spoken(since)} (last at {stamp(standing.started_at, zone)}): check the cron entry with `asyncsend doctor`"
+    if every is None:
+        return f"the next run is expected when cron comes again (last {spoken(since)} ago)"
+    due = standing.started_at + timedelta(seconds=every)
+    return f"the next run is expected in about {spoken(max(0.0, (due - standing.now).total_seconds()))} (every {spoken(every)})"
+
+
+def cron_missing(standing: Standing) -> bool:
+    """Whether no run has come for three usual intervals, and for five minutes at least."""
+    if standing.started_at is None or standing.alive:
+        return standing.started_at is None
+    patience = max(LEAST_PATIENCE, LATE_TICKS * (interval(standing) or 0.0))
+    return (standing.now - standing.started_at).total_seconds() > patience
+
+
+def verdict(standing: Standing, depths: Sequence[Depth], pauses: Mapping[str, datetime | None], zone: tzinfo) -> tuple[str, list[str]]:
+    """`ok` or `attention`, and the sentences behind it, the most urgent first."""
+    said: list[str] = []
+    if standing.started_at is None:
+        said.append("No run has ever been started: put the line of `asyncsend crontab` into cron.")
+    elif cron_missing(standing):
+        said.append(next_run(standing, zone)[:1].upper() + next_run(standing, zone)[1:] + ".")
+    if standing.owner is not None and not standing.alive:
+        said.append(f"The last run (pid {standing.pid} on {standing.host}) died; the next one takes over by itself.")
+    for state, advice in ((State.DEAD, "`asyncsend dead list` shows them"), (State.HELD, "they wait for `asyncsend release` or `cancel`")):
+        number = sum(depth.jobs for depth in depths if depth.state is state)
+        if number:
+            said.append(f"{number} {'job is' if number == 1 else 'jobs are'} {state.value}: {advice}.")
+    for queue, until in pauses.items():
+        said.append(f"Queue {queue} is paused {'until ' + stamp(until, zone) if until else 'until it is resumed'}.")
+    return ("attention" if said else "ok"), said

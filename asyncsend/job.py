@@ -1,0 +1,289 @@
+"""The job: a row of `asyncsend_jobs`, what may stand in it, and the outcome that decides where it goes next. No I/O, no clock."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from asyncsend.errors import InvalidJob
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+# The limits of a row. MySQL 5.6 and 5.7 accept packets of 4 MiB by default, so this much always arrives.
+MAX_PAYLOAD_BYTES = 4 * 1024 * 1024
+MAX_NAME = 64  # queue, uid, batch_id
+MAX_TASK = 128
+MAX_UNIQUE_KEY_BYTES = 191
+MAX_PRIORITY = 32767
+MAX_ATTEMPTS = 1000
+MAX_TIMEOUT_SECONDS = 86400
+# A MySQL TIMESTAMP ends on 2038-01-19 (manual, "The DATE, DATETIME, and TIMESTAMP Types"); a year of room is left for retries.
+LAST_INSTANT = 2114380800.0  # 2037-01-01T00:00:00Z
+MAX_TEXT = 4000  # characters of an error or of captured output that are kept
+MAX_RESULT_BYTES = 60_000
+
+_QUEUE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}")
+_UID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,63}")
+_TASK = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
+_SAFE_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class State(StrEnum):
+    """Where a job is. Scheduled and retrying are `ready` with a later `run_at`: nothing has to move them."""
+
+    READY = "ready"  # waits for its run_at and for a run; set by the INSERT itself, by retry, snooze, rescue and release
+    RUNNING = "running"  # claimed by the present run; set by claim
+    DONE = "done"  # its task finished; set by settle
+    DEAD = "dead"  # gave up: attempts used, refused for good, bad payload, crash loop; `retry` makes it ready again
+    HELD = "held"  # needs a person or a decision: outcome unknown, or no such task here; `release` makes it ready again
+    CANCELLED = "cancelled"  # by a command, by its task, or because expires_at passed before it started
+
+
+LIVE = (State.READY, State.RUNNING, State.HELD)  # a unique_key is taken while its job is in one of these
+FINISHED = (State.DONE, State.DEAD, State.CANCELLED)
+
+
+@dataclass(slots=True)
+class Job:
+    """One row as a run or a reader sees it. Times are aware datetimes in UTC, durations are seconds."""
+
+    id: int
+    task: str
+    payload: str  # the raw text; only execute parses it
+    uid: str | None = None
+    queue: str = "default"
+    priority: int = 0
+    run_at: datetime | None = None
+    expires_at: datetime | None = None
+    max_attempts: int | None = None  # None: the task's own policy
+    timeout_seconds: int | None = None
+    unique_key: str | None = None
+    batch_id: str | None = None
+    state: State = State.READY
+    attempts: int = 0  # attempts that ran to an outcome and were charged
+    crashes: int = 0  # deaths of the whole run while this job was in flight
+    token: str | None = None  # fresh with every claim; only its holder's settle is accepted
+    run_id: int | None = None
+    started_at: datetime | None = None  # the start mark of an at-most-once job, committed before its effect
+    created_at: datetime | None = None
+    finished_at: datetime | None = None
+    reason: str | None = None  # a short word to filter by: max-attempts, bad-payload, crash-loop, …
+    error: str | None = None  # the sentence behind the reason
+    result: str | None = None  # what the task returned, as JSON
+    trouble: str | None = None  # a member of the row no server should have stored, found when it was claimed
+    expired: bool = False  # expires_at had passed on the database clock when it was claimed
+
+    @property
+    def idempotency_key(self) -> str:
+        """
+        The same text on every attempt of this job: Message-ID, Idempotency-Key and webhook-id are made of it.
+
+        It is the producer's uid where that is plain, its digest where it is not, and the row's id and birth where there is none.
+        """
+        if self.uid is None:
+            born = int(self.created_at.timestamp() * 1_000_000) if self.created_at else 0
+            return f"job-{self.id}-{born:x}"
+        if _SAFE_KEY.fullmatch(self.uid):
+            return self.uid
+        import hashlib
+
+        return hashlib.sha256(self.uid.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """
+    What became of one execution: a value that says where the job goes; only the store writes it, only for the owner of the claim.
+
+    `delay` is seconds from the moment of writing, by the database clock; `charged` says whether it used up an attempt.
+    """
+
+    verb: str  # finish | retry | snooze | bury | hold | cancel | release: the word the log uses
+    state: State
+    delay: float = 0.0
+    charged: bool = True
+    crashed: bool = False  # charge a crash instead of an attempt
+    reason: str | None = None
+    error: str | None = None
+    result: str | None = None
+    seconds: float = 0.0  # how long the execution took
+
+    def as_dict(self) -> dict[str, Any]:
+        """Only the members that differ from the defaults: this is what the journal and the pipe carry."""
+        out: dict[str, Any] = {"verb": self.verb, "state": self.state.value}
+        for name in ("delay", "charged", "crashed", "reason", "error", "result", "seconds"):
+            value = getattr(self, name)
+            if value != _OUTCOME_DEFAULTS[name]:
+                out[name] = value
+        return out
+
+    @classmethod
+    def from_dict(cls, members: dict[str, Any]) -> Outcome:
+        """The inverse of as_dict. KeyError, TypeError or ValueError if it is not one of ours."""
+        return cls(**{**members, "state": State(members["state"])})
+
+
+_OUTCOME_DEFAULTS = {"delay": 0.0, "charged": True, "crashed": False, "reason": None, "error": None, "result": None, "seconds": 0.0}
+
+
+def finish(result: str | None = None) -> Outcome:
+    return Outcome("finish", State.DONE, result=result)
+
+
+def retry(delay: float, reason: str, error: str) -> Outcome:
+    return Outcome("retry", State.READY, delay=delay, reason=reason, error=error)
+
+
+def snooze(delay: float, reason: str, error: str | None = None) -> Outcome:
+    """Later, and not the job's fault: no attempt is charged."""
+    return Outcome("snooze", State.READY, delay=delay, charged=False, reason=reason, error=error)
+
+
+def bury(reason: str, error: str) -> Outcome:
+    return Outcome("bury", State.DEAD, reason=reason, error=error)
+
+
+def hold(reason: str, error: str, *, charged: bool = True) -> Outcome:
+    return Outcome("hold", State.HELD, charged=charged, reason=reason, error=error)
+
+
+def cancel(reason: str, error: str | None = None) -> Outcome:
+    return Outcome("cancel", State.CANCELLED, charged=False, reason=reason, error=error)
+
+
+def release(*, crashed: bool = False, reason: str | None = None, error: str | None = None) -> Outcome:
+    """Back to ready at once, no attempt charged; with `crashed` its death count goes up."""
+    return Outcome("release", State.READY, charged=False, crashed=crashed, reason=reason, error=error)
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """One outcome and the claim it belongs to."""
+
+    job_id: int
+    token: str
+    outcome: Outcome
+
+
+@dataclass(slots=True)
+class NewJob:
+    """
+    A job before it is a row. `checked` guarantees that the store can take it on every server; plain SQL has no such help.
+
+    `run_at` and `expires_at` are seconds since 1970 UTC, or None; `delay` and `expires_in` count from the database's now.
+    """
+
+    task: str
+    payload: str
+    uid: str
+    queue: str = "default"
+    priority: int = 0
+    run_at: float | None = None
+    delay: float | None = None
+    expires_at: float | None = None
+    expires_in: float | None = None
+    max_attempts: int | None = None
+    timeout_seconds: int | None = None
+    unique_key: str | None = None
+    batch_id: str | None = None
+
+    def checked(self) -> NewJob:
+        """This job, unchanged. InvalidJob names the member and its limit if a server could refuse, cut or clamp it."""
+        _matches("task", self.task, _TASK, f"letters, digits, _ . : -, starting with a letter, at most {MAX_TASK}")
+        checked_queue(self.queue)
+        _matches("uid", self.uid, _UID, f"letters, digits, _ . : @ -, at most {MAX_NAME}")
+        if self.batch_id is not None:
+            _matches("batch", self.batch_id, _UID, f"letters, digits, _ . : @ -, at most {MAX_NAME}")
+        _between("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
+        if self.max_attempts is not None:
+            _between("max_attempts", self.max_attempts, 1, MAX_ATTEMPTS)
+        if self.timeout_seconds is not None:
+            _between("timeout", self.timeout_seconds, 1, MAX_TIMEOUT_SECONDS)
+        for name in ("run_at", "expires_at"):
+            instant = getattr(self, name)
+            if instant is not None and not 0 < instant <= LAST_INSTANT:
+                raise InvalidJob(f"{name} must lie between 1970-01-02 and 2037-01-01, the instants every MySQL TIMESTAMP holds")
+        for name in ("delay", "expires_in"):
+            wait = getattr(self, name)
+            if wait is not None and not 0 <= wait <= 3650 * 86400:
+                raise InvalidJob(f"{name} must be between 0 seconds and ten years, not {wait!r}")
+        if self.unique_key is not None:
+            size = len(_utf8("unique key", self.unique_key))
+            if not 1 <= size <= MAX_UNIQUE_KEY_BYTES:
+                raise InvalidJob(f"the unique key is {size} bytes long; it must be 1 to {MAX_UNIQUE_KEY_BYTES} bytes of UTF-8")
+        size = len(_utf8("payload", self.payload))
+        if size > MAX_PAYLOAD_BYTES:
+            raise InvalidJob(
+                f"the payload is {size:,} bytes long; the limit is {MAX_PAYLOAD_BYTES:,}. Put large content in a file and its path in the payload"
+            )
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """What became of one enqueue: the uid to ask for, and whether this call made the row or found it."""
+
+    uid: str
+    created: bool = field(default=True, compare=False)
+
+
+def members_of(text: str) -> dict[str, Any]:
+    """The members of a payload. ValueError says in a sentence what is wrong with it: JSON, object, depth, size or Unicode."""
+    if len(text) > MAX_PAYLOAD_BYTES or len(text.encode("utf-8", "replace")) > MAX_PAYLOAD_BYTES:
+        raise ValueError(f"the payload is longer than {MAX_PAYLOAD_BYTES:,} bytes: put large content in a file and its path in the payload")
+    import json
+
+    try:
+        members = json.loads(text, parse_constant=_no_constant)
+        # Half a surrogate pair is JSON, but no text: it could be stored nowhere and sent to nobody.
+        if not text.isascii() or "\\ud" in text.lower():
+            json.dumps(members, ensure_ascii=False).encode("utf-8")
+    except RecursionError:
+        raise ValueError("the payload is nested too deeply: about 1,000 levels are the limit") from None
+    except UnicodeEncodeError:
+        raise ValueError("the payload holds half a surrogate pair, or bytes that are not UTF-8") from None
+    except ValueError as error:
+        raise ValueError(f"the payload is not JSON: {printable(str(error), 200)}") from None
+    if not isinstance(members, dict):
+        raise ValueError('the payload must be a JSON object: {"member": value}')  # noqa: TRY004 - one kind of error for all of it
+    return members
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def checked_queue(queue: str) -> str:
+    """The name itself; InvalidJob if it could not be a queue."""
+    return _matches("queue", queue, _QUEUE, f"letters, digits, _ . : -, at most {MAX_NAME}")
+
+
+def _matches(name: str, value: Any, pattern: re.Pattern[str], rule: str) -> str:
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise InvalidJob(f"{name} {printable(str(value), 80)!r} is not allowed: {rule}")
+    return value
+
+
+def _between(name: str, value: Any, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidJob(f"{name} must be a whole number from {low} to {high}, not {printable(repr(value), 40)}")
+
+
+def _utf8(name: str, text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidJob(f"the {name} holds half a surrogate pair at character {error.start}, which is not valid Unicode text") from error
+
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str, limit: int = MAX_TEXT) -> str:
+    """One line that cannot repaint a terminal or forge a log line: control and direction characters escaped, cut at `limit`."""
+    if len(text) > limit:
+        text = text[: limit - 1] + "…"
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}" if ord(match[0]) < 0x100 else f"\\u{ord(match[0]):04x}", text)

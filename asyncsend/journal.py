@@ -1,0 +1,92 @@
+"""
+The journal: what the present run started and finished, one line each, written by whoever executes the moment it is known.
+
+A line is in the page cache when write(2) returns, so it survives the death of the process (not of the host). The database
+is told in groups; after a kill the next run replays what was finished and charges what was only started. A torn or foreign
+line fails its checksum and is passed over; a line of another claim is refused by its token.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from typing import TYPE_CHECKING
+
+from asyncsend.job import Outcome
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Claim = tuple[int, str]  # job id, token
+
+_LONGEST_LINE = 1024 * 1024
+
+
+class Journal:
+    """One append-only file. Its descriptor is shared with the workers: every record is a single write(2) to O_APPEND."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+    def started(self, job_id: int, token: str) -> None:
+        """Note that the execution begins. OSError if the disk refuses."""
+        self._append(f"S {job_id} {token}")
+
+    def finished(self, job_id: int, token: str, outcome: Outcome) -> None:
+        """Note how it ended. OSError if the disk refuses."""
+        self._append(f"D {job_id} {token} {json.dumps(outcome.as_dict(), separators=(',', ':'))}")
+
+    def read(self) -> tuple[dict[Claim, Outcome], set[Claim]]:
+        """What was finished, with its outcome, and all that was started."""
+        finished: dict[Claim, Outcome] = {}
+        started: set[Claim] = set()
+        with open(os.dup(self.descriptor), "rb") as file:
+            file.seek(0)
+            while line := file.readline(_LONGEST_LINE):
+                body = _checked(line)
+                if body is None:
+                    continue
+                kind, _, rest = body.partition(" ")
+                try:
+                    job_id, token, *outcome = rest.split(" ", 2)
+                    if kind == "S":
+                        started.add((int(job_id), token))
+                    elif kind == "D":
+                        finished[int(job_id), token] = Outcome.from_dict(json.loads(outcome[0]))
+                except (ValueError, TypeError, KeyError, IndexError):
+                    continue  # a line of a later version, or not ours: what it stood for is repeated at worst
+        return finished, started
+
+    def size(self) -> int:
+        """Bytes in the file."""
+        return os.fstat(self.descriptor).st_size
+
+    def clear(self) -> None:
+        """Forget everything; only once the database has it all."""
+        if self.size():
+            os.ftruncate(self.descriptor, 0)
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+    def _append(self, body: str) -> None:
+        raw = body.encode("utf-8", "replace")
+        # The newline in front ends whatever a full disk or a kill may have torn before us.
+        record = b"\n%08x %s\n" % (zlib.crc32(raw), raw)
+        if os.write(self.descriptor, record) != len(record):
+            raise OSError(28, "the journal's disk is full")
+
+
+def _checked(line: bytes) -> str | None:
+    """The body of a whole line, None for a torn one."""
+    if len(line) < 11 or not line.endswith(b"\n"):
+        return None
+    raw = line[9:-1]
+    try:
+        if int(line[:8], 16) != zlib.crc32(raw):
+            return None
+        return raw.decode("utf-8")
+    except ValueError:
+        return None

@@ -1,0 +1,141 @@
+"""
+The host lock: one run at a time on this host. The kernel holds it (flock), so it ends with the process, however that dies.
+
+The file means nothing by itself and is never deleted: deleting it would let a second run in. It is plain `fcntl.flock`
+and not a library because this is the whole of what is needed, and the import would cost more than all the rest of a tick
+that finds the lock held (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import stat
+import time
+from typing import TYPE_CHECKING
+
+from asyncsend.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+
+
+class LockHeld(Exception):  # noqa: N818 - an everyday event, no error
+    """Another run of this host is at work."""
+
+
+class HostLock:
+    """Take it with `acquire`, give it back with `release` or by dying. `lock_id` names the lock for the status row."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.descriptor: int | None = None
+
+    @property
+    def lock_id(self) -> str:
+        """The same for every run that competes for this very lock: instance, host name, device and inode of the file."""
+        assert self.descriptor is not None
+        found = os.fstat(self.descriptor)
+        return f"{_instance(self.path)}@{socket.gethostname()}:{found.st_dev}:{found.st_ino}"[:191]
+
+    def acquire(self) -> None:
+        """Return with the lock held. LockHeld if another run has it; ConfigurationError names the path if it can be no lock."""
+        for _ in range(10):
+            descriptor = _opened(self.path)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                os.close(descriptor)
+                if error.errno in HELD:
+                    self._count_held()
+                    raise LockHeld from None
+                raise ConfigurationError(
+                    f"the lock file {self.path} lies on a file system without flock ({error.strerror}): set ASYNCSEND_LOCK to a path on a local disk"
+                ) from error
+            if _is_still(self.path, descriptor):
+                self.descriptor = descriptor
+                with contextlib.suppress(OSError):  # a note for people; a full disk does not unlock
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S %z')}\n".encode(), 0)
+                return
+            os.close(descriptor)  # somebody deleted or replaced the file between open and flock: that lock is worth nothing
+        raise ConfigurationError(f"the lock file {self.path} keeps being replaced: find out who deletes it")
+
+    def release(self) -> None:
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
+
+    def close_in_child(self) -> None:
+        """After a fork: a child that outlives its run must not keep the lock."""
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+
+    def held_count(self) -> int:
+        """How many runs found the lock held since this was last asked; only its holder asks."""
+        counted = self.path.with_name(self.path.name + ".counted")
+        try:
+            os.rename(self._counter, counted)
+            size = counted.stat().st_size
+            counted.unlink()
+        except OSError:
+            return 0
+        return size
+
+    @property
+    def _counter(self) -> Path:
+        return self.path.with_name(self.path.name + ".held")
+
+    def _count_held(self) -> None:
+        # One byte in a file, not a row: whoever finds the lock held opens no database connection.
+        with contextlib.suppress(OSError):
+            descriptor = os.open(self._counter, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            os.write(descriptor, b".")
+            os.close(descriptor)
+
+
+def _opened(path: Path) -> int:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    except OSError as error:
+        hint = {
+            errno.ELOOP: "it is a symbolic link: remove it",
+            errno.EISDIR: "it is a folder: remove it",
+            errno.EROFS: "its file system is read-only: set ASYNCSEND_LOCK to a path that can be written",
+        }.get(error.errno or 0, "run `asyncsend doctor`, or set ASYNCSEND_LOCK to a path that can be written")
+        raise ConfigurationError(f"the lock file {path} cannot be opened ({error.strerror}): {hint}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ConfigurationError(f"the lock file {path} is not a regular file: remove it")
+    return descriptor
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        on_disk = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return False
+    ours = os.fstat(descriptor)
+    return (on_disk.st_dev, on_disk.st_ino) == (ours.st_dev, ours.st_ino)
+
+
+def _instance(lock_path: Path) -> str:
+    """A random name of this installation, made once: two cloned containers may share host name, device and inode."""
+    path = lock_path.with_name(lock_path.name + ".instance")
+    for _ in range(2):
+        try:
+            return path.read_text("ascii").strip()[:32] or "empty"
+        except FileNotFoundError:
+            with contextlib.suppress(OSError):
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                os.write(descriptor, os.urandom(8).hex().encode())
+                os.close(descriptor)
+        except (OSError, ValueError):
+            break
+    return "unnamed"

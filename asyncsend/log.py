@@ -1,0 +1,116 @@
+"""
+The log: one line an event, worded here and nowhere else: a plain sentence, then key=value facts to grep for.
+
+    2026-11-21 09:30:02+0100 INFO  Job is done. event=job-done job=17 task=email attempt=1 seconds=0.042
+
+It rotates itself (hosts have no logrotate for us), is readable by its owner only, holds no payloads and no secrets, and a
+full disk makes it silent, never loud. The logging machinery is imported with the first event: an empty minute has none.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from asyncsend.job import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import tzinfo
+    from logging import Handler
+    from pathlib import Path
+
+# Five files of 900 kB: below 5 MB, which is all that OVH lets a cron task write.
+MAX_BYTES, BACKUPS = 900_000, 4
+
+EVENTS = {
+    "run-started": ("INFO", "Run started."),
+    "run-stopped": ("INFO", "Run stopped."),
+    "run-died": ("WARN", "An earlier run was killed; its row is closed."),
+    "lease-lost": ("ERROR", "Another host took the status row over; this run stops."),
+    "held-elsewhere": ("INFO", "Another host is running; this run leaves."),
+    "journal-replayed": ("WARN", "Results of a killed run were written to the database."),
+    "journal-broken": ("ERROR", "The journal cannot be written; every result goes to the database at once."),
+    "job-rescued": ("WARN", "A job of a killed run was taken back."),
+    "job-done": ("INFO", "Job is done."),
+    "job-retried": ("WARN", "Job failed and will be tried again."),
+    "job-snoozed": ("INFO", "Job waits, uncharged."),
+    "job-dead": ("ERROR", "Job is dead."),
+    "job-held": ("ERROR", "Job is held for a decision."),
+    "job-cancelled": ("INFO", "Job is cancelled."),
+    "job-released": ("INFO", "Job goes back unstarted."),
+    "job-late": ("ERROR", "A result came too late and was refused: the claim was no longer ours."),
+    "worker-died": ("ERROR", "A worker process died."),
+    "worker-timeout": ("ERROR", "A job overstayed its timeout; its process group is ended."),
+    "orphans-killed": ("WARN", "Processes that jobs had left behind were ended."),
+    "module-failed": ("ERROR", "A module of ASYNCSEND_TASKS cannot be imported; its tasks wait."),
+    "pruned": ("INFO", "Old finished jobs were deleted."),
+    "database-away": ("ERROR", "The database is away; results wait in the journal."),
+    "signal": ("WARN", "Asked to stop; the current job may finish."),
+    "command": ("INFO", "A person changed something."),
+}
+
+
+class Log:
+    """Writes events to `path`; `secrets` never appear in it; `echo` gets every line, too (a person watching a terminal)."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        secrets: tuple[str, ...] = (),
+        zone: tzinfo | None = None,
+        clock: Callable[[], float] = time.time,
+        echo: Callable[[str], None] | None = None,
+    ) -> None:
+        self.path, self.secrets, self.zone, self.clock, self.echo = path, secrets, zone, clock, echo
+        self._handler: Handler | None = None
+
+    def event(self, name: str, **facts: Any) -> None:
+        """Write one line. Never raises."""
+        level, sentence = EVENTS[name]
+        when = datetime.fromtimestamp(self.clock(), self.zone).astimezone(self.zone)
+        words = "".join(f" {key}={_quoted(value)}" for key, value in facts.items() if value is not None)
+        line = f"{when:%Y-%m-%d %H:%M:%S%z} {level:5} {sentence} event={name}{words}"
+        for secret in self.secrets:
+            line = line.replace(secret, "***")
+        self._write(line)
+        if self.echo:
+            self.echo(line)
+
+    def _write(self, line: str) -> None:
+        import logging
+
+        if self._handler is None:
+            self._handler = _open(self.path)
+        self._handler.handle(logging.LogRecord("asyncsend", logging.INFO, "", 0, line, None, None))
+
+    def close(self) -> None:
+        if self._handler is not None:
+            self._handler.close()
+            self._handler = None
+
+
+def _quoted(value: Any) -> str:
+    text = printable(f"{value:.3f}" if isinstance(value, float) else str(value), 600)
+    return '"' + text.replace('"', "'") + '"' if not text or any(letter in text for letter in ' "=') else text
+
+
+def _open(path: Path) -> Handler:
+    from logging.handlers import RotatingFileHandler
+
+    class PrivateRotatingFile(RotatingFileHandler):
+        """Mode 0600 from birth; whatever goes wrong with the file is nobody's business in the middle of a run."""
+
+        def _open(self) -> Any:
+            descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            return open(descriptor, "a", encoding="utf-8", errors="backslashreplace")
+
+        def handleError(self, record: Any) -> None:  # noqa: N802 - logging's own name
+            del record
+            self.stream = None if sys.exc_info()[0] is OSError else self.stream
+
+    return PrivateRotatingFile(path, maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8", delay=True)

@@ -1,0 +1,264 @@
+"""
+The producer's side in Python: from a call to a row, inside the app's own transaction or in one of ours. Nothing here runs a job.
+
+(Not called `enqueue.py`: importing a submodule of that name would hide the function `asyncsend.enqueue` behind the module.)
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+
+from asyncsend import backoff as backoffs
+from asyncsend import config, tasks
+from asyncsend.errors import ConfigurationError, InvalidJob
+from asyncsend.job import NewJob, members_of, printable
+from asyncsend.tasks import AT_LEAST_ONCE, AT_MOST_ONCE, Policy, Task
+from asyncsend.times import seconds_of, utc
+
+if TYPE_CHECKING:
+    from asyncsend.backoff import Backoff
+    from asyncsend.job import Job
+    from asyncsend.store import Store
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+When = datetime | float | None
+Wait = timedelta | float | None
+
+
+def new_job(
+    task: str,
+    payload: Mapping[str, Any] | str,
+    *,
+    queue: str | None = None,
+    priority: int = 0,
+    delay: Wait = None,
+    at: When = None,
+    expires: Wait | datetime = None,
+    max_attempts: int | None = None,
+    timeout: Wait = None,
+    unique: str | None = None,
+    uid: str | None = None,
+    batch: str | None = None,
+) -> NewJob:
+    """
+    A checked job, not yet a row. InvalidJob names what does not fit and its limit; nothing was written then.
+
+    `delay`, `timeout` and a number for `expires` are seconds from now; `at` is an aware datetime (a naive one is UTC) or
+    seconds since 1970; text for `payload` must hold a JSON object already.
+    """
+    if at is not None and delay is not None:
+        raise InvalidJob("give either at or delay, not both")
+    seconds = seconds_of(timeout)
+    return NewJob(
+        task=task,
+        payload=_json(payload),
+        uid=uid if uid is not None else uuid.uuid4().hex,
+        queue=queue if queue is not None else _own_queue(task),
+        priority=priority,
+        run_at=_instant(at),
+        delay=seconds_of(delay),
+        expires_at=_instant(expires) if isinstance(expires, datetime) else None,
+        expires_in=None if isinstance(expires, datetime) else seconds_of(expires),
+        max_attempts=max_attempts,
+        timeout_seconds=None if seconds is None else int(seconds),
+        unique_key=unique,
+        batch_id=batch,
+    ).checked()
+
+
+def enqueue(task: str, payload: Mapping[str, Any] | str, *, connection: Any = None, **options: Any) -> str:
+    """
+    Make one job and return its uid. With `connection`, in your transaction and without a commit: the job exists if and only if you commit.
+
+    Options: queue, priority, delay, at, expires, max_attempts, timeout, unique, uid, batch (see `new_job`). Where `unique`
+    or `uid` is taken by an unfinished job, nothing is added and that job's uid comes back. Raises InvalidJob,
+    DatabaseUnreachable, ConfigurationError; an error of your own connection comes through as it is.
+    """
+    return _insert([new_job(task, payload, **options)], connection)[0]
+
+
+def enqueue_many(task: str, payloads: Iterable[Mapping[str, Any] | str], *, connection: Any = None, **options: Any) -> list[str]:
+    """
+    Make one job for each payload, all or none in one transaction, and return their uids in order.
+
+    Takes the options of `enqueue` for all of them; `unique` and `uid` name one job and are refused here.
+    """
+    for name in ("unique", "uid"):
+        if name in options:
+            raise InvalidJob(f"{name} names one job: use enqueue for each, or give no {name}")
+    jobs = [new_job(task, payload, **options) for payload in payloads]
+    return _insert(jobs, connection) if jobs else []
+
+
+class TaskFunction(Generic[P, R]):
+    """Your function, still callable as it was, with `enqueue` beside it."""
+
+    def __init__(self, function: Callable[P, R], name: str, policy: Policy) -> None:
+        self.function, self.name, self.policy = function, name, policy
+        self.signature = inspect.signature(function)
+        functools.update_wrapper(self, function)
+        tasks.declare(Task(name, _by_keywords(function, self.signature), policy), f"{function.__module__}.{function.__qualname__}")
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    def enqueue(self, *args: Any, **kwargs: Any) -> str:
+        """
+        Enqueue a call with these arguments and return the uid.
+
+        Keyword arguments that are options of `enqueue` (delay, at, queue, unique, …) and no parameter of the function set
+        the job; the others, and the positional ones, are the function's own. InvalidJob if they do not fit its signature.
+        """
+        options = {name: kwargs.pop(name) for name in list(kwargs) if name in _OPTIONS and name not in self.signature.parameters}
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise InvalidJob(f"{self.name} cannot be called like that: {error}") from error
+        return enqueue(self.name, _named(bound), **options)
+
+
+_OPTIONS = ("connection", "queue", "priority", "delay", "at", "expires", "max_attempts", "timeout", "unique", "uid", "batch")
+
+
+@overload
+def task(function: Callable[P, R], /) -> TaskFunction[P, R]: ...
+
+
+@overload
+def task(
+    *,
+    name: str | None = None,
+    queue: str = "default",
+    max_attempts: int = 5,
+    timeout: float | timedelta = 60,
+    backoff: Backoff = backoffs.TASK,
+    delivery: str = AT_LEAST_ONCE,
+    on_unknown: str = "retry",
+) -> Callable[[Callable[P, R]], TaskFunction[P, R]]: ...
+
+
+def task(
+    function: Callable[P, R] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    queue: str = "default",
+    max_attempts: int = 5,
+    timeout: float | timedelta = 60,
+    backoff: Backoff = backoffs.TASK,
+    delivery: str = AT_LEAST_ONCE,
+    on_unknown: str = "retry",
+) -> TaskFunction[P, R] | Callable[[Callable[P, R]], TaskFunction[P, R]]:
+    """
+    Make a function a task that jobs can name: its own name, or `name`.
+
+    `timeout` is seconds until the process group is killed; `max_attempts` counts the first; `delivery="at-most-once"`
+    commits a start mark first, and holds the job after a crash instead of running it again. ConfigurationError if the name
+    is taken or a value is out of range.
+    """
+    if delivery not in (AT_LEAST_ONCE, AT_MOST_ONCE):
+        raise ConfigurationError(f"delivery must be {AT_LEAST_ONCE!r} or {AT_MOST_ONCE!r}, not {delivery!r}")
+    if on_unknown not in ("retry", "hold"):
+        raise ConfigurationError(f"on_unknown must be 'retry' or 'hold', not {on_unknown!r}")
+    seconds = seconds_of(timeout) or 0.0
+    if seconds <= 0 or max_attempts < 1:
+        raise ConfigurationError("timeout must be more than 0 seconds, max_attempts at least 1")
+    policy = Policy(queue=queue, max_attempts=max_attempts, timeout=seconds, backoff=backoff, delivery=delivery, on_unknown=on_unknown)
+
+    def decorate(decorated: Callable[P, R]) -> TaskFunction[P, R]:
+        return TaskFunction(decorated, name or decorated.__name__, policy)
+
+    return decorate(function) if function is not None else decorate
+
+
+def _by_keywords(function: Callable[..., Any], signature: inspect.Signature) -> Callable[[tasks.Payload, Job], Any]:
+    """The function as execute calls it: members of the payload are its keyword arguments, and must fit before it starts."""
+
+    @functools.wraps(function)
+    def call(payload: tasks.Payload, job: Job) -> Any:
+        del job
+        from asyncsend.answers import BadPayload
+
+        try:
+            signature.bind(**payload)
+        except TypeError as error:
+            raise BadPayload(f"the members do not fit {function.__name__}{signature}: {error}") from error
+        return function(**payload)
+
+    return call
+
+
+def _named(bound: inspect.BoundArguments) -> dict[str, Any]:
+    """Every argument by its parameter's name; InvalidJob where a parameter has none that JSON could carry."""
+    named: dict[str, Any] = {}
+    for parameter, value in bound.arguments.items():
+        kind = bound.signature.parameters[parameter].kind
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            named |= value
+        elif kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY):
+            raise InvalidJob(f"the parameter {parameter} takes positional arguments only; a payload can only name its members")
+        else:
+            named[parameter] = value
+    return named
+
+
+def _own_queue(task_name: str) -> str:
+    declared = tasks.declared.get(task_name)
+    return declared.policy.queue if declared else "default"
+
+
+def _json(payload: Mapping[str, Any] | str) -> str:
+    """The payload as the text of a JSON object; InvalidJob says what JSON cannot hold."""
+    if isinstance(payload, str):
+        try:
+            members_of(payload)
+        except ValueError as error:
+            raise InvalidJob(str(error)) from error
+        return payload
+    if not isinstance(payload, Mapping):
+        raise InvalidJob(f"the payload must be a mapping with members, not {type(payload).__name__}")
+    try:
+        return json.dumps(dict(payload), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except RecursionError as error:
+        raise InvalidJob("the payload is nested too deeply: about 1,000 levels are the limit") from error
+    except (TypeError, ValueError) as error:
+        raise InvalidJob(f"the payload cannot be written as JSON: {printable(str(error), 120)}") from error
+
+
+def _instant(at: When) -> float | None:
+    if isinstance(at, datetime):
+        try:
+            return utc(at).timestamp()
+        except (OverflowError, ValueError) as error:
+            raise InvalidJob(f"{at} lies too far away") from error
+    return at
+
+
+# A store of our own for callers who bring no connection: one per process, reopened by itself when the server closed it.
+_own: dict[int, Store] = {}
+
+
+def _insert(jobs: list[NewJob], connection: Any) -> list[str]:
+    if connection is not None:
+        from asyncsend.store.foreign import insert_through
+
+        return insert_through(connection, jobs, os.environ.get("ASYNCSEND_TABLE_PREFIX") or "asyncsend_")
+    store = _own.get(os.getpid())
+    if store is None:
+        from asyncsend.store import open_store
+
+        _own.clear()  # a fork: the parent's connection is the parent's
+        settings = config.load(os.environ)
+        store = _own[os.getpid()] = open_store(settings.database_url, settings.table_prefix)
+    return store.insert(jobs)
+
+

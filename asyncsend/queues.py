@@ -1,0 +1,25 @@
+"""Queues: in which order they are served, and whether they are paused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Sequence
+
+
+def in_order(existing: Iterable[str], order: Sequence[str], paused: Container[str] = ()) -> list[str]:
+    """
+    The existing queues in the order to serve them, without the paused ones.
+
+    `*` in `order` stands for every queue it does not name, by name; without `*` only the named ones are served.
+
+    >>> in_order(["low", "b", "a", "critical"], ["critical", "*", "low"])
+    ['critical', 'a', 'b', 'low']
+    """
+    present = [queue for queue in existing if queue not in paused]
+    others = sorted(queue for queue in present if queue not in order)
+    served: list[str] = []
+    for name in order:
+        served += others if name == "*" else [name] if name in present else []
+    return served

@@ -1,0 +1,396 @@
+"""
+One minute of asyncsend: what cron starts, from the lock to the last line of the log. Read it from top to bottom.
+
+Every other room is reached from here: the host lock (lock.py), the status row (status.py), what a dead run left
+(journal.py), the order of queues (queues.py), the processes that execute (workers.py, execute.py, tasks/), and the store,
+which alone writes. Nothing here speaks SQL, and nothing here sends anything.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from asyncsend import queues, status
+from asyncsend.budget import Budget
+from asyncsend.errors import DatabaseUnreachable, LeaseLost
+from asyncsend.job import Settlement
+from asyncsend.lock import HostLock, LockHeld
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from asyncsend.config import Settings
+    from asyncsend.job import Job, Outcome
+    from asyncsend.journal import Journal
+    from asyncsend.log import Log
+    from asyncsend.status import Holding
+    from asyncsend.store import Store
+    from asyncsend.workers import Workers
+
+FIRST_BATCH, LARGEST_BATCH = 10, 500  # jobs claimed at once; grows while they are quick, so that urgent ones never wait long
+FULL = 1024 * 1024  # bytes of journal after which the run comes to rest once, settles everything and starts it anew
+BATCH_SECONDS = 0.5  # a batch should be worth about so much work
+BATCH_BYTES = 16 * 1024 * 1024  # and never more payload than this
+SETTLE_JOBS, SETTLE_SECONDS = 500, 0.25  # results are written in groups of so many, or after so long
+GRACE = 10.0  # seconds the current jobs may still take after SIGTERM
+POLL = 1.0  # seconds between looks at an empty queue with --linger
+PRUNE_EVERY, PRUNE_SLICE, PRUNE_SECONDS = 600.0, 500, 2.0
+WORDS = {"finish": "done", "retry": "retried", "snooze": "snoozed", "bury": "dead", "hold": "held", "cancel": "cancelled", "release": "released"}
+
+
+@dataclass
+class Report:
+    """What a run did. `counts` has the words of the history table; `stopped` says why it ended."""
+
+    stopped: str = "empty"
+    generation: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def add(self, word: str, number: int = 1) -> None:
+        self.counts[word] = self.counts.get(word, 0) + number
+
+
+def run(
+    store: Store,
+    settings: Settings,
+    log: Log,
+    budget: Budget,
+    *,
+    order: tuple[str, ...] | None = None,
+    workers: int | None = None,
+    linger: bool = False,
+    chance: Callable[[], float] | None = None,
+    watch: Callable[[Report, int], None] = lambda _report, _waiting: None,
+) -> Report:
+    """
+    Do one minute's work and say what was done. Another run at work is no error: its report says `lock-held` or `held-elsewhere`.
+
+    `order` goes before the queues of the settings, `workers` before their number; `linger` waits for new jobs until the
+    budget is spent; `watch` is called with the report and the number of jobs in hand, for a person at a terminal.
+    Raises DatabaseUnreachable (results then wait in the journal) and ConfigurationError.
+    """
+    lock = HostLock(settings.lock_path)
+    try:
+        lock.acquire()
+    except LockHeld:
+        return Report(stopped="lock-held")
+    try:
+        holding = status.take(store, lock.lock_id)
+    except status.HeldElsewhere as elsewhere:
+        log.event("held-elsewhere", holder=str(elsewhere))
+        lock.release()
+        return Report(stopped="held-elsewhere")
+    minute = _Minute(store, settings, log, budget, lock, holding, order or settings.queues, workers or settings.workers, chance, watch)
+    try:
+        with minute.stopping_on_signals():
+            try:
+                minute.recover()
+                minute.drain(linger=linger)
+                minute.prune()
+            except LeaseLost:
+                log.event("lease-lost", generation=holding.generation)
+                minute.report.stopped = "lease-lost"
+            minute.close()
+    except DatabaseUnreachable as error:
+        # Results wait in the journal; the next run of this host finds our lock in the status row and takes over at once.
+        log.event("database-away", error=str(error))
+        raise
+    finally:
+        minute.dismiss()
+        lock.release()
+    return minute.report
+
+
+@dataclass
+class _Minute:
+    """The run while it holds lock and status row: the steps, in the order in which they are called."""
+
+    store: Store
+    settings: Settings
+    log: Log
+    budget: Budget
+    lock: HostLock
+    holding: Holding
+    order: tuple[str, ...]
+    worker_count: int
+    chance: Callable[[], float] | None
+    watch: Callable[[Report, int], None]
+    report: Report = field(default_factory=Report)
+    row: int | None = None  # of the history; an empty minute has none
+    journal: Journal | None = None
+    workers: Workers | None = None
+    unsettled: list[Settlement] = field(default_factory=list)
+    facts: dict[int, Job] = field(default_factory=dict)
+    unsettled_since: float = 0.0
+    looked: bool = False
+    dry_until: float = 0.0  # nothing was due a moment ago: no need to ask again before
+    pruned: bool = False
+
+    @contextmanager
+    def stopping_on_signals(self) -> Iterator[None]:
+        """SIGTERM, SIGINT, SIGHUP and SIGXCPU ask for an orderly end; a second one changes nothing, SIGKILL is always survived."""
+
+        def ask(number: int, _frame: object) -> None:
+            self.budget.stop_asked = signal.Signals(number).name.lower()
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGXCPU)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    # 1 ── what dead runs left: finished results first, then what they had in hand
+    def recover(self) -> None:
+        self.report.generation = self.holding.generation
+        if self.holding.seen.owner is not None:
+            self.store.close_dead_runs(status.SCOPE, self.holding.generation)
+            self.log.event("run-died", generation=self.holding.seen.generation, host=self.holding.seen.host, pid=self.holding.seen.pid)
+        if not self.holding.seen.running_jobs and not self._journal_has_lines():
+            return
+        self._open_journal()
+        finished, started = self.journal.read() if self.journal else ({}, set())
+        replayed = [Settlement(job_id, token, outcome) for (job_id, token), outcome in finished.items()]
+        for start in range(0, len(replayed), SETTLE_JOBS):
+            group = replayed[start : start + SETTLE_JOBS]
+            self.report.add("replayed", self.store.settle(group).accepted)
+        if replayed:
+            self.log.event("journal-replayed", results=len(replayed))
+        self._rescue(started)
+        if self.journal:
+            self.journal.clear()
+
+    def _rescue(self, started: set[tuple[int, str]]) -> None:
+        from asyncsend.execute import after_crash
+
+        while left := self.store.running(SETTLE_JOBS):
+            settlements = []
+            for job in left:
+                outcome = after_crash(job, started=(job.id, job.token or "") in started)
+                settlements.append(Settlement(job.id, job.token or "", outcome))
+                self.log.event("job-rescued", job=job.id, task=job.task, to=outcome.state.value, reason=outcome.reason or "not-started", crashes=job.crashes + outcome.crashed)
+            self._open_row()
+            self.report.add("rescued", self.store.settle(settlements, rescue=True).accepted)
+
+    # 2 ── claim, execute, settle, until there is no time, no budget or no due job
+    def drain(self, *, linger: bool) -> None:
+        size, claimed_at = max(FIRST_BATCH, self.worker_count), self.budget.clock()
+        while True:
+            self._beat()
+            stopping = self.budget.reason_to_stop()
+            if stopping:
+                self.report.stopped = stopping
+                break
+            if self._hungry(size):
+                jobs = self._claim(self.budget.room(size))
+                if jobs:
+                    took, claimed_at = self.budget.clock() - claimed_at, self.budget.clock()
+                    size = _next_size(size, took, jobs, self.worker_count)
+                elif not self._busy():
+                    if not linger:
+                        break
+                    self._nap()
+                    claimed_at = self.budget.clock()
+                    continue
+            self._collect(SETTLE_SECONDS)
+        self._finish_what_runs()
+        self._settle()
+        if self.journal:
+            self.journal.clear()
+
+    def _hungry(self, size: int) -> bool:
+        """Whether to claim now: the next batch while the last is executed, but not every moment while a long tail runs out."""
+        if not self._busy():
+            return True
+        if self.workers and self.workers.waiting > size // 2:
+            return False
+        if self.journal and self.journal.size() > FULL:
+            return False  # come to rest first, so that it can be cleared
+        return self.budget.clock() >= self.dry_until
+
+    def _claim(self, limit: int) -> list[Job]:
+        paused = self.store.pauses() if self.holding.seen.pauses or self.looked else {}
+        self.looked = True
+        names = queues.in_order(self.store.ready_queues(), self.order, paused)
+        jobs = self.store.claim(names, limit, os.urandom(16).hex(), self.holding.generation) if names and limit else []
+        if jobs:
+            self._open_row()
+            self._hire()
+            self.report.add("claimed", len(jobs))
+            self.budget.taken += len(jobs)
+            self._hand(jobs)
+        else:
+            self.dry_until = self.budget.clock() + POLL
+        return jobs
+
+    def _hand(self, jobs: list[Job]) -> None:
+        """To the workers with them; what may not be executed at all gets its outcome here."""
+        from asyncsend.execute import before
+
+        assert self.workers is not None
+        for job in jobs:
+            outcome = before(job)
+            if outcome is None:
+                self.workers.hand([job])
+            else:
+                self._note(job, outcome)
+
+    def _collect(self, wait: float) -> None:
+        """Take in results; write them down in groups."""
+        if self.workers:
+            due_in = SETTLE_SECONDS - (self.budget.clock() - self.unsettled_since) if self.unsettled else wait
+            for job, outcome in self.workers.results(max(0.0, min(wait, due_in))):
+                self.budget.took(outcome.seconds)
+                self._note(job, outcome)
+        full = len(self.unsettled) >= SETTLE_JOBS
+        old = bool(self.unsettled) and self.budget.clock() - self.unsettled_since >= SETTLE_SECONDS
+        if full or old or (self.unsettled and (not self.workers or not self.workers.waiting or self.workers.journal_broken)):
+            self._settle()
+        self.watch(self.report, self.workers.waiting if self.workers else 0)
+
+    def _finish_what_runs(self) -> None:
+        """No more claims: let the current jobs come to their end within the grace, give the others back uncharged."""
+        if not self.workers:
+            return
+        self.workers.stop()
+        grace = self.budget.clock() + GRACE if self.budget.stop_asked else float("inf")
+        while self.workers.in_flight and self.budget.clock() < grace:
+            self._beat()
+            self._collect(SETTLE_SECONDS)
+            if self.budget.stop_asked:
+                grace = min(grace, self.budget.clock() + GRACE)
+        from asyncsend.execute import after_crash
+
+        for job in self.workers.abandon() if self.workers.in_flight else []:
+            self._note(job, after_crash(job, started=True))
+        self._collect(0.0)
+        for job in self.workers.unstarted:
+            self._note(job, after_crash(job, started=False))
+        self.workers.unstarted = []
+
+    # 3 ── deciding is over: writing
+    def _note(self, job: Job, outcome: Outcome) -> None:
+        if not self.unsettled:
+            self.unsettled_since = self.budget.clock()
+        self.unsettled.append(Settlement(job.id, job.token or "", outcome))
+        self.facts[job.id] = job
+
+    def _settle(self) -> None:
+        """Write the outcomes in one transaction; only then are they counted and logged, and only then may the journal forget them."""
+        for start in range(0, len(self.unsettled), SETTLE_JOBS):
+            group = self.unsettled[start : start + SETTLE_JOBS]
+            late = set(self.store.settle(group).late)
+            for settlement in group:
+                job, outcome = self.facts.pop(settlement.job_id), settlement.outcome
+                if settlement.job_id in late:
+                    self.report.add("late")
+                    self.log.event("job-late", job=job.id, task=job.task, outcome=outcome.verb)
+                    continue
+                word = WORDS[outcome.verb]
+                self.report.add(word)
+                self.log.event(
+                    f"job-{word}", job=job.id, uid=job.uid, task=job.task, queue=job.queue, attempt=job.attempts + outcome.charged,
+                    seconds=outcome.seconds, reason=outcome.reason, **({"again_in": outcome.delay} if word in ("retried", "snoozed") else {}),
+                    error=outcome.error,
+                )  # fmt: skip
+        self.unsettled = []
+        if self.journal and self.workers and not self.workers.in_flight and not self.workers.backlog:
+            self.journal.clear()
+
+    # 4 ── keep the table small: a slice now and then, never a long DELETE
+    def prune(self) -> None:
+        seen = self.holding.seen
+        if self.budget.stop_asked or (seen.pruned_at is not None and (seen.now - seen.pruned_at).total_seconds() < PRUNE_EVERY):
+            return
+        began, deleted = self.budget.clock(), 0
+        while self.budget.clock() - began < PRUNE_SECONDS:
+            self._beat()
+            slice_ = self.store.prune(self.settings.keep_done, self.settings.keep_dead, PRUNE_SLICE)
+            deleted += slice_
+            if slice_ < PRUNE_SLICE:
+                break
+        self.pruned = True
+        if deleted:
+            self.log.event("pruned", jobs=deleted)
+
+    # 5 ── leave: processes first, then the rows that say so
+    def close(self) -> None:
+        self.dismiss()
+        self.report.seconds = self.budget.clock() - self.budget.started
+        if self.row is not None:
+            self.store.save_run(self.row, self.report.counts, self.report.stopped)
+            self.log.event("run-stopped", generation=self.report.generation, stopped=self.report.stopped, seconds=self.report.seconds, **self.report.counts)
+        self.holding.end(self.report.stopped, self.lock.held_count(), pruned=self.pruned)
+
+    def dismiss(self) -> None:
+        """End every process of this run and close its journal; once is enough."""
+        if self.workers:
+            self.workers.close()
+            self.workers = None
+        if self.journal:
+            self.journal.close()
+            self.journal = None
+
+    # what the steps share
+    def _beat(self) -> None:
+        if self.holding.beat_if_due():
+            if self.row is not None:
+                self.store.save_run(self.row, self.report.counts, None)
+            if self.workers:
+                self.workers.allow_until(self.holding.valid_until)
+
+    def _busy(self) -> bool:
+        return bool(self.unsettled) or bool(self.workers and self.workers.waiting)
+
+    def _nap(self) -> None:
+        time.sleep(max(0.0, min(POLL, self.budget.left)))
+
+    def _open_row(self) -> None:
+        if self.row is None:
+            seen = self.holding.seen
+            self.row = self.store.open_run(status.SCOPE, self.holding.generation, os.uname().nodename, os.getpid())
+            self.log.event("run-started", generation=self.holding.generation, pid=os.getpid(), last_run=seen.started_at and seen.started_at.isoformat())
+
+    def _hire(self) -> None:
+        if self.workers is None:
+            import random
+
+            from asyncsend.workers import Workers
+
+            self._open_journal()
+            self.workers = Workers(
+                self.worker_count, self.settings, self.journal, self.log, mark_started=self.store.mark_started, chance=self.chance or random.random,
+                close_in_child=(self.store.forget_connection, self.lock.close_in_child),
+            )  # fmt: skip
+            self.workers.allow_until(self.holding.valid_until)
+
+    def _open_journal(self) -> None:
+        from asyncsend.journal import Journal
+
+        if self.journal is None:
+            try:
+                self.journal = Journal(self.settings.journal_path)
+            except OSError as error:
+                self.log.event("journal-broken", error=error.strerror)
+
+    def _journal_has_lines(self) -> bool:
+        try:
+            return self.settings.journal_path.stat().st_size > 0
+        except OSError:
+            return False
+
+
+def _next_size(size: int, took: float, jobs: list[Job], workers: int) -> int:
+    """How many to claim next: twice as many while a batch is done quickly, half when it is slow, less when payloads are fat."""
+    if len(jobs) == size and took < BATCH_SECONDS:
+        size = min(LARGEST_BATCH, size * 2)
+    elif took > 4 * BATCH_SECONDS:
+        size = max(FIRST_BATCH, workers, size // 2)
+    fattest = max(len(job.payload) for job in jobs)
+    return max(1, min(size, BATCH_BYTES // max(1, fattest)))

@@ -1,0 +1,81 @@
+"""The status row: who runs, believed only while its lease lives. One holder across all hosts; whoever lost it writes nothing more."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from asyncsend import schema
+from asyncsend.errors import LeaseLost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asyncsend.store import Standing, Store
+
+SCOPE = "default"
+# A lease outlives five lost beats; a run stops before an effect once it could not renew for LEASE - MARGIN seconds.
+LEASE, BEAT, MARGIN = 120.0, 20.0, 30.0
+
+
+class HeldElsewhere(Exception):  # noqa: N818 - an everyday event with two hosts, no error
+    """Another host holds the status row and its lease is alive."""
+
+
+def boot_clock() -> float:
+    """Seconds that go on counting while the machine sleeps, so that a suspended run knows its lease is over."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+@dataclass
+class Holding:
+    """The status row while it is ours."""
+
+    store: Store
+    owner: str
+    seen: Standing  # how things stood before
+    generation: int
+    clock: Callable[[], float]
+    valid_until: float  # by `clock`: no effect may start after it
+    next_beat: float
+
+    def beat_if_due(self) -> bool:
+        """Renew the lease when it is time; True if it was renewed now. LeaseLost if the row is somebody else's, or may be."""
+        now = self.clock()
+        if now < self.next_beat:
+            return False
+        if not self.store.beat(SCOPE, self.owner, LEASE):
+            raise LeaseLost("the status row belongs to another run now: this one stops, and nothing it still writes is accepted")
+        self._renewed(now)
+        return True
+
+    def end(self, stopped: str, lock_held: int, *, pruned: bool) -> bool:
+        """Give the row back; False if it was no longer ours."""
+        return self.store.end(SCOPE, self.owner, stopped, lock_held, pruned)
+
+    def _renewed(self, asked_at: float) -> None:
+        # Counted from before the question: the server's lease can only be longer than what we believe.
+        self.valid_until = asked_at + LEASE - MARGIN
+        self.next_beat = asked_at + BEAT
+
+
+def take(store: Store, lock_id: str, clock: Callable[[], float] = boot_clock) -> Holding:
+    """
+    Become the one run of all hosts. HeldElsewhere if a living run on another host is; ConfigurationError if the tables do not fit.
+
+    A previous holder with our own lock_id is dead, for we hold its lock: its row is taken at once, no lease is waited for.
+    """
+    asked_at = clock()
+    seen = store.standing(SCOPE)
+    schema.verify(seen.schema_version)
+    if seen.alive and seen.lock_id != lock_id:
+        raise HeldElsewhere(f"{seen.host} pid {seen.pid} since {seen.started_at}")
+    owner = os.urandom(16).hex()
+    if not store.take(SCOPE, seen, owner, lock_id, socket.gethostname(), os.getpid(), LEASE):
+        raise HeldElsewhere("another run was quicker")
+    holding = Holding(store, owner, seen, seen.generation + 1, clock, 0.0, 0.0)
+    holding._renewed(asked_at)  # noqa: SLF001 - our own
+    return holding

@@ -1,0 +1,197 @@
+"""
+The store: the only room that speaks SQL. One protocol, two databases behind it, one contract test over both.
+
+Every method is safe to repeat: when a reply is lost on the wire the store reconnects and asks again, and a fresh token
+or the producer's uid tells what the lost statement did. No method leaves a transaction open when it returns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from asyncsend.job import Job, NewJob, Settlement, State
+
+COUNTED = ("claimed", "done", "retried", "snoozed", "dead", "held", "cancelled", "released", "rescued", "replayed", "late")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How things stand before a run takes over, read in one statement by the database clock."""
+
+    now: datetime
+    schema_version: int | None
+    status: str
+    owner: str | None
+    alive: bool  # the owner's lease has not run out
+    generation: int
+    lock_id: str | None
+    host: str | None
+    pid: int | None
+    started_at: datetime | None
+    previous_started_at: datetime | None
+    lease_until: datetime | None
+    finished_at: datetime | None
+    stopped: str | None
+    lock_held: int
+    pruned_at: datetime | None
+    running_jobs: bool  # rows in state running: a dead run's, if nobody holds the status row
+    pauses: int
+
+
+@dataclass(slots=True)
+class RunRow:
+    """One line of the history: what a run did and why it stopped."""
+
+    id: int
+    generation: int
+    host: str
+    pid: int
+    started_at: datetime
+    finished_at: datetime | None
+    stopped: str | None
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How many jobs of one queue are in one state; for ready ones, how many of them are due and since when the oldest is."""
+
+    queue: str
+    state: State
+    jobs: int
+    due: int = 0
+    oldest_due: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of a group of settlements."""
+
+    accepted: int
+    late: tuple[int, ...] = ()  # ids whose claim was no longer ours: nothing was written for them
+
+
+class Store(Protocol):
+    """What the rest of asyncsend may ask of a database. Raises DatabaseUnreachable or ConfigurationError, never a driver's error."""
+
+    name: str  # "MySQL …" or "SQLite …", for people
+
+    def close(self) -> None:
+        """Give the connection back; the store opens a new one if it is used again."""
+
+    def forget_connection(self) -> None:
+        """Close our copy of the socket after a fork, without a word to the server."""
+
+    # schema
+    def schema_version(self) -> int | None:
+        """The version of the tables, None if there are none."""
+
+    def apply(self, version: int, ddl: str) -> None:
+        """Run one migration, statement by statement; each one may have been applied before."""
+
+    # enqueue
+    def insert(self, jobs: Sequence[NewJob]) -> list[str]:
+        """Make the rows, all or none, and commit. The uids in order: of the existing job where a uid or unique key was taken."""
+
+    # a run
+    def standing(self, scope: str) -> Standing:
+        """How things stand for this scope; also asserts that the session is what the statements rely on."""
+
+    def take(self, scope: str, seen: Standing, owner: str, lock_id: str, host: str, pid: int, lease: float) -> bool:
+        """Become the owner of the status row, if nobody living holds it and it did not change since `seen`."""
+
+    def beat(self, scope: str, owner: str, lease: float) -> bool:
+        """Renew the lease for `lease` seconds; False if the row belongs to somebody else now."""
+
+    def end(self, scope: str, owner: str, stopped: str, lock_held: int, pruned: bool) -> bool:
+        """Give the status row back, adding the runs that found the lock held; False if it was no longer ours."""
+
+    def open_run(self, scope: str, generation: int, host: str, pid: int) -> int:
+        """The id of a new row of the history."""
+
+    def save_run(self, run_id: int, counts: dict[str, int], stopped: str | None) -> None:
+        """Write the counts; with `stopped` the row is closed."""
+
+    def close_dead_runs(self, scope: str, generation: int) -> int:
+        """Close earlier rows that nobody closed, as `died`; how many."""
+
+    def pauses(self) -> dict[str, datetime | None]:
+        """The paused queues and until when; None is until resumed. Pauses whose time is over are not among them."""
+
+    def ready_queues(self) -> list[str]:
+        """The names of the queues that hold ready jobs, due or not, in the order of the index."""
+
+    def claim(self, queues: Iterable[str], limit: int, token: str, run_id: int) -> list[Job]:
+        """At most `limit` due jobs, now running under `token`: queue by queue, priority high to low, then run_at, then id."""
+
+    def running(self, limit: int) -> list[Job]:
+        """Jobs in state running, without their payloads."""
+
+    def mark_started(self, job_id: int, token: str) -> bool:
+        """Commit the start mark of an at-most-once job; False if the claim is no longer ours."""
+
+    def settle(self, settlements: Sequence[Settlement], *, rescue: bool = False) -> Settled:
+        """Write outcomes, in one transaction, each only if its claim still stands. With `rescue` the token is forgotten."""
+
+    def prune(self, keep_done: float, keep_dead: float, limit: int) -> int:
+        """Delete at most `limit` finished jobs older than these seconds, and old history; how many jobs."""
+
+    # people
+    def find(self, ref: str) -> Job | None:
+        """The job with this uid, else with this id."""
+
+    def jobs(self, *, state: str | None, queue: str | None, task: str | None, limit: int, before: int | None = None) -> list[Job]:
+        """The newest jobs of that kind first, with id below `before`."""
+
+    def count(self, *, state: str | None, queue: str | None, task: str | None) -> int:
+        """How many jobs of that kind there are."""
+
+    def depth(self) -> list[Depth]:
+        """How many jobs every queue has in every state."""
+
+    def make_ready(self, job_id: int, states: Sequence[State]) -> bool:
+        """Back to ready and due now, with fresh attempts; False if it is in none of `states`. Conflict if its unique key is taken."""
+
+    def cancel(self, job_id: int, reason: str) -> bool:
+        """Ready or held becomes cancelled; False if it is neither."""
+
+    def purge(self, ids: Sequence[int]) -> int:
+        """Delete these dead jobs; how many."""
+
+    def pause(self, queue: str, seconds: float | None) -> None:
+        """Claim nothing from this queue, for so long or until resumed."""
+
+    def resume(self, queue: str) -> bool:
+        """Claim from it again; False if it was not paused."""
+
+    def runs(self, limit: int) -> list[RunRow]:
+        """The history, newest first."""
+
+    def facts(self) -> dict[str, str]:
+        """What `doctor` wants to know of the server: version, engine, durability, strictness, time zone, packet size."""
+
+
+def open_store(url: str, prefix: str, clock: Callable[[], float] | None = None) -> Store:
+    """
+    The store behind `url`; nothing is connected before the first question.
+
+    `clock` (seconds since 1970) stands in for the database clock of SQLite, which has none of its own; MySQL ignores it.
+    ConfigurationError if the URL is of neither kind.
+    """
+    scheme = url.partition(":")[0]
+    if scheme == "sqlite":
+        from asyncsend.store.sqlite import SQLiteStore
+
+        return SQLiteStore(url, prefix, clock)
+    if scheme in ("mysql", "mariadb"):
+        from asyncsend.store.mysql import MySQLStore
+
+        return MySQLStore(url, prefix)
+    from asyncsend.errors import ConfigurationError
+
+    raise ConfigurationError(f"ASYNCSEND_DATABASE_URL starts with {scheme!r}: write mysql://user:password@localhost/database or sqlite:///path")

@@ -1,0 +1,52 @@
+"""Inserting through a connection that belongs to the app: in its transaction, by its driver, and never with a commit."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+from asyncsend.errors import ConfigurationError
+from asyncsend.store.sql import Duplicate, Params, bind, insert_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncsend.job import NewJob
+
+
+def insert_through(connection: Any, jobs: Sequence[NewJob], prefix: str) -> list[str]:
+    """
+    Make the rows through `connection`: sqlite3, PyMySQL, mysqlclient, mysql-connector, or Django's wrapper of any of them.
+
+    Never commits or rolls back. Errors of the driver come through as they are; ConfigurationError if it is no such connection.
+    """
+    if not callable(getattr(connection, "cursor", None)):
+        raise ConfigurationError(f"connection= must be a database connection with a cursor(), not {type(connection).__name__}")
+    vendor = getattr(connection, "vendor", None)  # Django says which database it wraps, and takes %(name)s for all of them
+    lite = vendor == "sqlite" or type(connection).__module__.startswith("sqlite3") or "sqlite" in str(type(connection).__mro__)
+    if lite:
+        from asyncsend.store.sqlite import teach
+
+        if vendor and connection.connection is None:
+            connection.ensure_connection()
+        teach(connection.connection if vendor else connection, time.time)
+    by_colon = lite and not vendor
+
+    def rows(sql: str, params: Params) -> list[tuple[Any, ...]]:
+        statement = bind(sql, params, prefix)
+        if not by_colon:
+            statement = re.sub(r":([a-z_]+\d*)\b", r"%(\1)s", statement.replace("%", "%%"))
+        cursor = connection.cursor()
+        try:
+            cursor.execute(statement, params)
+            return list(cursor.fetchall()) if cursor.description else []
+        except Exception as error:
+            # PEP 249 names the class; 1062 is MySQL's duplicate entry
+            if type(error).__name__ == "IntegrityError" and ("UNIQUE" in str(error) or "1062" in str(error)):
+                raise Duplicate(str(error)) from error
+            raise
+        finally:
+            cursor.close()
+
+    return insert_rows(rows, jobs)

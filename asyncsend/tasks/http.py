@@ -1,0 +1,185 @@
+"""One way to speak HTTP for all tasks: no redirects, no proxy from the environment, capped replies, and each failure told apart."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from asyncsend.answers import Refused, Retry, Unknown
+from asyncsend.job import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+CONNECT_TIMEOUT = 5.0
+MAX_REPLY_BYTES = 64 * 1024
+MAX_RETRY_AFTER = 86400.0
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back; `text` is at most 64 KiB of it."""
+
+    status: int
+    text: str
+    retry_after: float | None  # seconds, at most a day
+
+
+def call(
+    session: requests.Session, method: str, url: str, *, headers: Mapping[str, str], data: bytes | None, timeout: float, auth: tuple[str, str] | None = None
+) -> Reply:
+    """
+    The reply to one request. Retry if nothing was sent, Unknown if it was and no reply came, Refused if the URL cannot be called.
+
+    `timeout` is seconds for the whole exchange, the reading of a dripping body included.
+    """
+    deadline = time.monotonic() + timeout
+    try:
+        with session.request(
+            method, url, headers=dict(headers), data=data, auth=auth, timeout=(CONNECT_TIMEOUT, timeout), allow_redirects=False, stream=True
+        ) as response:
+            return Reply(response.status_code, _text(response, deadline), _retry_after(response.headers.get("Retry-After")))
+    except requests.exceptions.ReadTimeout as error:
+        raise Unknown(f"no reply within {timeout:g} s after the request was sent") from error
+    except requests.exceptions.ConnectTimeout as error:
+        raise Retry(None, f"cannot connect within {CONNECT_TIMEOUT:g} s", reason="connect-failed") from error
+    except requests.exceptions.SSLError as error:
+        raise Retry(None, f"TLS failed: {_cause(error)}", reason="tls-failed") from error
+    except requests.exceptions.ConnectionError as error:
+        if _never_sent(error):
+            raise Retry(None, f"cannot connect: {_cause(error)}", reason="connect-failed") from error
+        raise Unknown(f"the connection was lost after the request was sent: {_cause(error)}") from error
+    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema, requests.exceptions.InvalidHeader) as error:
+        raise Refused(f"the request cannot be made: {_cause(error)}", reason="bad-request") from error
+    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
+        raise Unknown(f"the exchange broke off: {_cause(error)}") from error
+
+
+def plain_session() -> requests.Session:
+    """A session for addresses that the settings name."""
+    session = requests.Session()
+    session.trust_env = False  # no proxy, no .netrc from the environment
+    return session
+
+
+def guarded_session(allow_private: tuple[str, ...]) -> requests.Session:
+    """
+    A session that connects to public addresses only, or to the allowed networks.
+
+    The name is resolved once, every address is checked, and the checked address itself is connected to, so that a second,
+    different answer of the name server cannot get past (DNS rebinding; OWASP "SSRF Prevention Cheat Sheet").
+    """
+    networks = tuple(ipaddress.ip_network(name, strict=False) for name in allow_private)
+
+    def pick(host: str, port: int) -> str:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+        for address in addresses:
+            if not (is_public(address) or any(address in network for network in networks)):
+                raise Refused(
+                    f"{printable(host, 100)} is the private address {address}; if that is meant, set ASYNCSEND_ALLOW_PRIVATE=\"{address}\"",
+                    reason="forbidden-address",
+                )
+        return str(addresses[0])
+
+    session = plain_session()
+    adapter = _GuardedAdapter(pick)
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    return session
+
+
+def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether anybody on the internet may be at this address; addresses that carry another one inside are judged by that."""
+    if isinstance(address, ipaddress.IPv6Address):
+        inside = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+        if inside is None and address in _NAT64:
+            inside = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if inside is not None:
+            return is_public(inside)
+    return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified or address in _SPECIAL)
+
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
+_SPECIAL = ipaddress.IPv4Network("192.0.0.0/24")  # RFC 6890; Python 3.11 calls parts of it global
+
+
+class _GuardedAdapter(HTTPAdapter):
+    def __init__(self, pick: Callable[[str, int], str]) -> None:
+        self._pick = pick
+        super().__init__(max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        pick = self._pick
+
+        class Http(urllib3.connection.HTTPConnection):
+            def _new_conn(self) -> socket.socket:
+                return _pinned(self, pick, super()._new_conn)
+
+        class Https(urllib3.connection.HTTPSConnection):
+            def _new_conn(self) -> socket.socket:
+                return _pinned(self, pick, super()._new_conn)
+
+        class HttpPool(urllib3.HTTPConnectionPool):
+            ConnectionCls = Http
+
+        class HttpsPool(urllib3.HTTPSConnectionPool):
+            ConnectionCls = Https
+
+        self.poolmanager.pool_classes_by_scheme = {"http": HttpPool, "https": HttpsPool}
+
+
+def _pinned(connection: Any, pick: Callable[[str, int], str], connect: Callable[[], socket.socket]) -> socket.socket:
+    """Connect to the checked address; Host header, SNI and certificate check go on using the name."""
+    name = connection._dns_host  # noqa: SLF001 - urllib3 2 resolves exactly this attribute, in _new_conn, and nowhere else
+    try:
+        connection._dns_host = pick(name, connection.port)  # noqa: SLF001
+    except (socket.gaierror, UnicodeError) as error:
+        raise urllib3.exceptions.NameResolutionError(name, connection, socket.gaierror(str(error))) from error
+    try:
+        return connect()
+    finally:
+        connection._dns_host = name  # noqa: SLF001
+
+
+def _text(response: requests.Response, deadline: float) -> str:
+    body = b""
+    for piece in response.iter_content(8192):
+        body += piece
+        if len(body) >= MAX_REPLY_BYTES or time.monotonic() > deadline:
+            break
+    return body[:MAX_REPLY_BYTES].decode("utf-8", "replace")
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds of a Retry-After header, a number or an HTTP date (RFC 9110 section 10.2.3); None if there is none to understand."""
+    if not value:
+        return None
+    if value.strip().isdecimal():
+        return min(float(value), MAX_RETRY_AFTER)
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return min(max(0.0, parsedate_to_datetime(value).timestamp() - time.time()), MAX_RETRY_AFTER)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _never_sent(error: BaseException) -> bool:
+    """Whether a connection error came before a byte of the request went out."""
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    return isinstance(reason, (urllib3.exceptions.NewConnectionError, urllib3.exceptions.NameResolutionError, urllib3.exceptions.ConnectTimeoutError))
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost sentence of an error, without the address of an object in it."""
+    reason = getattr(error.args[0] if error.args else None, "reason", None) or error
+    text = str(reason)
+    return printable(text.rpartition("object at 0x")[2].partition(">: ")[2] or text, 200)

@@ -1,0 +1,216 @@
+"""
+`sms`: one short message to one number, through any gateway that takes HTTP: a template says what to send and how to read the reply.
+
+Twilio is such a template; others are a TOML file: docs/sms.md.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
+
+from asyncsend import backoff
+from asyncsend.answers import BadPayload, Refused, Retry, Snooze
+from asyncsend.errors import ConfigurationError
+from asyncsend.job import printable
+from asyncsend.tasks import Payload, Policy
+from asyncsend.tasks.members import only, text
+
+if TYPE_CHECKING:
+    import requests
+
+    from asyncsend.config import Settings
+    from asyncsend.job import Job
+
+TIMEOUT = 35.0  # Twilio itself gives up after 26 s: whoever leaves earlier pays twice (twilio-ruby#519)
+# A gateway does not recognise a second attempt, and every message costs: what nobody knows is held.
+POLICY = Policy(max_attempts=5, timeout=TIMEOUT + 15, backoff=backoff.SMS, on_unknown="hold")
+_E164 = re.compile(r"\+[1-9]\d{1,14}")  # ITU-T E.164
+_HOLE = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """How one gateway is asked, and what of its replies mean sent, later, and never. Anything else is a failed attempt."""
+
+    url: str
+    method: str = "POST"
+    auth: tuple[str, str] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    form: dict[str, Any] | None = None  # members may hold {to}, {text}, {from}, {template_id}, {params}, {key} and names of params
+    json: Any = None
+    success: dict[str, Any] = field(default_factory=lambda: {"status": [200, 201, 202]})
+    never: dict[str, Any] = field(default_factory=dict)  # the number or the text will never be taken
+    pause: dict[str, Any] = field(default_factory=dict)  # login, credit, limit: not this message's fault
+
+
+class Sms:
+    """Sends payloads of the form {to, text | template_id + params, from}."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.url = settings.sms_url
+        self.file = Path(unquote(urlsplit(self.url).path)) if self.url.startswith("file:") else None
+        self.gateway = None if self.file else gateway(self.url)
+        self.default_from = parse_qs(urlsplit(self.url).query).get("from", [""])[-1]
+        self._session: requests.Session | None = None
+
+    def __call__(self, payload: Payload, job: Job) -> Any:
+        values = message_of(payload, self.default_from) | {"key": job.idempotency_key}
+        if self.file is not None:
+            return _append(self.file, values)
+        from asyncsend.tasks import http
+
+        assert self.gateway is not None
+        if self._session is None:
+            self._session = http.plain_session()
+        url, headers, body = request_of(self.gateway, values)
+        reply = http.call(self._session, self.gateway.method, url, headers=headers, data=body, timeout=TIMEOUT, auth=self.gateway.auth)
+        return judge(self.gateway, reply)
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+
+
+def message_of(payload: Payload, default_from: str) -> dict[str, Any]:
+    """What the holes of a template are filled with; BadPayload names the member that does not fit."""
+    only(payload, "to", "text", "template_id", "params", "from")
+    to = text(payload, "to", required=True) or ""
+    if not _E164.fullmatch(to):
+        raise BadPayload(f"to {printable(to, 40)!r} is not a number in E.164 form: + and country code first, digits only, like +33612345678")
+    words, template_id = text(payload, "text", one_line=False), text(payload, "template_id")
+    if (words is None) == (template_id is None):
+        raise BadPayload("either text or template_id must be given")
+    if words is not None and not 1 <= len(words) <= 1600:  # Twilio's limit; ten segments elsewhere
+        raise BadPayload(f"text has {len(words)} characters; 1 to 1600 can be sent")
+    params = payload.get("params") or {}
+    if not isinstance(params, dict):
+        raise BadPayload('params must be an object: {"code": "123456"}')
+    return {"to": to, "text": words or "", "template_id": template_id or "", "params": params, "from": text(payload, "from") or default_from}
+
+
+def gateway(url: str) -> Gateway:
+    """The gateway behind ASYNCSEND_SMS_URL; ConfigurationError says what is wrong with it."""
+    split = urlsplit(url)
+    if split.scheme == "twilio":
+        return _twilio(unquote(split.username or ""), unquote(split.password or ""), parse_qs(split.query))
+    if split.scheme == "http+template":
+        path = Path(unquote(split.path))
+        try:
+            members = tomllib.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"the SMS template {path} cannot be read ({error}): see docs/sms.md for its form") from error
+        try:
+            members["auth"] = tuple(members["auth"]) if "auth" in members else None
+            found = Gateway(**members)
+        except TypeError as error:
+            raise ConfigurationError(f"the SMS template {path} does not fit ({str(error).rpartition(') ')[2]}): see docs/sms.md for its members") from error
+        if not re.match(r"https?://", found.url) or (found.form is None) == (found.json is None):
+            raise ConfigurationError(f"the SMS template {path} needs url = \"https://…\" and either [form] or [json]: see docs/sms.md")
+        return found
+    raise ConfigurationError(
+        f"ASYNCSEND_SMS_URL starts with {printable(split.scheme, 20)!r}: write twilio://SID:TOKEN@default?from=%2B15550100 or http+template:///path/gateway.toml"
+    )
+
+
+def _twilio(sid: str, token: str, query: dict[str, list[str]]) -> Gateway:
+    """Twilio's Messages resource (twilio.com/docs/messaging/api/message-resource; error codes: twilio.com/docs/api/errors)."""
+    sender = query.get("from", [""])[-1]
+    if not sid or not token or not sender:
+        raise ConfigurationError("ASYNCSEND_SMS_URL must be twilio://SID:TOKEN@default?from=%2B15550100, or from=MG… for a messaging service")
+    who = "MessagingServiceSid" if sender.startswith("MG") else "From"
+    base = query.get("base", ["https://api.twilio.com"])[-1]  # another base is for tests and proxies
+    return Gateway(
+        url=f"{base}/2010-04-01/Accounts/{quote(sid)}/Messages.json",
+        auth=(sid, token),
+        form={"To": "{to}", who: "{from}", "Body": "{text}", "ContentSid": "{template_id}", "ContentVariables": "{params}"},
+        success={"status": [201]},
+        # 21211, 21614 not a number for SMS; 21610 opted out; 21612, 21408 not reachable from here; 21617 too long
+        never={"status": [400], "json": {"code": [21211, 21214, 21217, 21408, 21610, 21612, 21614, 21617, 21602]}},
+        pause={"status": [401, 402, 403, 429], "json": {}},
+    )
+
+
+def request_of(template: Gateway, values: dict[str, Any]) -> tuple[str, dict[str, str], bytes | None]:
+    """URL, headers and body of one request. In the URL values are percent-encoded; empty form members are left out."""
+    url = _HOLE.sub(lambda hole: quote(_value(values, hole[1]), safe=""), template.url)
+    headers = {name: _HOLE.sub(lambda hole: _value(values, hole[1]), value) for name, value in template.headers.items()}
+    if template.form is not None:
+        filled = {name: _filled(value, values) for name, value in template.form.items()}
+        if template.method == "GET":
+            return f"{url}{'&' if '?' in url else '?'}{urlencode(filled)}", headers, None
+        form = {name: value for name, value in filled.items() if value not in ("", "{}")}
+        return url, {"Content-Type": "application/x-www-form-urlencoded", **headers}, urlencode(form).encode()
+    return url, {"Content-Type": "application/json", **headers}, json.dumps(_filled(template.json, values), ensure_ascii=False).encode()
+
+
+def _filled(part: Any, values: dict[str, Any]) -> Any:
+    if isinstance(part, dict):
+        return {name: _filled(value, values) for name, value in part.items()}
+    if isinstance(part, list):
+        return [_filled(value, values) for value in part]
+    return _HOLE.sub(lambda hole: _value(values, hole[1]), part) if isinstance(part, str) else part
+
+
+def _value(values: dict[str, Any], name: str) -> str:
+    """The text for one hole: a member of the message, else of its params; params itself is JSON."""
+    if name == "params":
+        return json.dumps(values["params"], ensure_ascii=False)
+    found = values[name] if name in values else values["params"].get(name)
+    if found is None:
+        raise BadPayload(f"the gateway's template wants {{{name}}}, and neither the payload nor its params have it")
+    return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+
+
+def judge(template: Gateway, reply: Any) -> dict[str, Any]:
+    """What a reply means: a result if it was sent, an answer if not."""
+    try:
+        body = json.loads(reply.text)
+    except (ValueError, RecursionError):
+        body = None
+    said = f"the gateway answered {reply.status} {printable(reply.text.strip(), 200)}"
+    if _matches(template.success, reply.status, body):
+        sid = next((body[name] for name in ("sid", "message_id", "messageId", "id") if isinstance(body, dict) and name in body), None)
+        return {"status": reply.status} | ({"message": str(sid)[:100]} if sid is not None else {})
+    if template.never and _matches(template.never, reply.status, body):
+        raise Refused(said, reason="sms-refused")
+    if template.pause and _matches(template.pause, reply.status, body):
+        raise Snooze(reply.retry_after or 300.0, f"{said}: check the account in ASYNCSEND_SMS_URL", reason="sms-account")
+    raise Retry(reply.retry_after, said, reason=f"sms-{reply.status}")
+
+
+def _matches(rule: dict[str, Any], status: int, body: Any) -> bool:
+    """`status` lists codes, `json` maps paths like `messages.0.status` to a value or a list of values; all that is named must hold."""
+    if "status" in rule and status not in rule["status"]:
+        return False
+    for path, wanted in rule.get("json", {}).items():
+        found = body
+        for step in path.split("."):
+            if isinstance(found, list) and step.isdecimal() and int(step) < len(found):
+                found = found[int(step)]
+            elif isinstance(found, dict) and step in found:
+                found = found[step]
+            else:
+                return False
+        if found not in (wanted if isinstance(wanted, list) else [wanted]):
+            return False
+    return True
+
+
+def _append(path: Path, values: dict[str, Any]) -> None:
+    """One JSON line in the local file that stands in for a gateway; a repeated attempt of the same job adds none."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "r+", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not any(f'"key": "{values["key"]}"' in line for line in file):
+                file.write(json.dumps(values, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise Retry(None, f"cannot write to {path} ({error.strerror}): free space or check its rights", reason="outbox") from error

@@ -1,0 +1,110 @@
+"""`webhook`: one HTTP request to somebody else's address, signed as Standard Webhooks 1.0.0 says, kept away from private networks."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import re
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from asyncsend import backoff
+from asyncsend.answers import BadPayload, Refused, Retry
+from asyncsend.errors import ConfigurationError
+from asyncsend.job import printable
+from asyncsend.tasks import Payload, Policy
+from asyncsend.tasks.members import header_names, only
+
+if TYPE_CHECKING:
+    import requests
+
+    from asyncsend.config import Settings
+    from asyncsend.job import Job
+
+TIMEOUT = 30.0  # Standard Webhooks recommends 15 to 30 s
+POLICY = Policy(max_attempts=10, timeout=TIMEOUT + 15, backoff=backoff.WEBHOOK)
+METHODS = ("POST", "PUT", "PATCH", "DELETE", "GET")
+OURS = ("host", "content-length", "transfer-encoding", "connection", "webhook-id", "webhook-timestamp", "webhook-signature", "idempotency-key")
+
+
+class Webhook:
+    """Sends payloads of the form {url, body, headers, method}; any 2xx reply is done, 410 is dead, the rest is tried again."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.keys = tuple(signing_key(secret) for secret in settings.webhook_secrets)
+        self.allow_private = settings.allow_private
+        self._session: requests.Session | None = None
+
+    def __call__(self, payload: Payload, job: Job) -> Any:
+        method, url, headers, body = request_of(payload)
+        headers |= {"webhook-id": job.idempotency_key, "Idempotency-Key": job.idempotency_key, "User-Agent": "asyncsend"}
+        if self.keys:
+            stamp = int(time.time())  # of this attempt: receivers allow five minutes
+            headers |= {"webhook-timestamp": str(stamp), "webhook-signature": signature(self.keys, job.idempotency_key, stamp, body)}
+        from asyncsend.tasks import http
+
+        if self._session is None:
+            self._session = http.guarded_session(self.allow_private)
+        reply = http.call(self._session, method, url, headers=headers, data=body, timeout=TIMEOUT)
+        if 200 <= reply.status < 300:
+            return {"status": reply.status}
+        said = f"{urlsplit(url).hostname} answered {reply.status}"
+        if reply.status == 410:
+            raise Refused(f"{said}: the receiver says this address is gone for good", reason="http-410")
+        if 300 <= reply.status < 400:
+            said += ", a redirect, which is never followed: enqueue the final address"
+        raise Retry(reply.retry_after, said, reason=f"http-{reply.status}")
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+
+
+def request_of(payload: Payload) -> tuple[str, str, dict[str, str], bytes]:
+    """Method, URL, headers and exact body bytes of a payload; BadPayload names the member that does not fit."""
+    only(payload, "url", "body", "headers", "method")
+    url = payload.get("url")
+    if not isinstance(url, str) or not re.fullmatch(r"https?://[^\s\x00-\x20\x7f]+", url, re.IGNORECASE):
+        raise BadPayload("url must be an address that starts with https:// or http://")
+    try:
+        split = urlsplit(url)
+        host, _port = split.hostname, split.port
+    except ValueError as error:
+        raise BadPayload(f"url cannot be read: {error}") from error
+    if not host:
+        raise BadPayload("url names no host")
+    if split.username is not None or split.password is not None:
+        raise BadPayload("url must not hold a user name or password: put them in headers")
+    method = payload.get("method", "POST")
+    if method not in METHODS:
+        raise BadPayload(f"method must be one of {', '.join(METHODS)}, not {printable(str(method), 20)!r}")
+    headers = header_names(payload.get("headers"), forbidden=OURS)
+    body = payload.get("body", {} if method != "GET" else None)
+    if isinstance(body, str):
+        content = body.encode("utf-8")
+    else:
+        content = b"" if body is None else json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+        if body is not None and not any(name.lower() == "content-type" for name in headers):
+            headers["Content-Type"] = "application/json"
+    return method, url, headers, content
+
+
+def signing_key(secret: str) -> bytes:
+    """The bytes of a `whsec_…` secret; ConfigurationError if it is not base64 of 24 to 64 bytes (Standard Webhooks 1.0.0)."""
+    try:
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ConfigurationError("ASYNCSEND_WEBHOOK_SECRET is not whsec_ and base64: make one with `openssl rand -base64 32`") from error
+    if not 24 <= len(key) <= 64:
+        raise ConfigurationError(f"ASYNCSEND_WEBHOOK_SECRET holds {len(key)} bytes, it must be 24 to 64: make one with `openssl rand -base64 32`")
+    return key
+
+
+def signature(keys: tuple[bytes, ...], message_id: str, stamp: int, body: bytes) -> str:
+    """The webhook-signature header: one `v1,…` for each key, so that a receiver may know either while keys are rotated."""
+    signed = f"{message_id}.{stamp}.".encode() + body
+    return " ".join("v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode() for key in keys)

@@ -1,0 +1,539 @@
+"""
+Workers: the child processes that execute jobs, and the watch over them.
+
+A worker takes one job after another from its socket, notes start and result in the journal itself, and says the outcome.
+It is forked from the run, so it costs milliseconds; a job that hangs, exits, crashes or forks harms its worker only, which
+is then replaced. When the run dies, the kernel kills its workers (deathsig.py), so that a repeat never overlaps the original.
+
+    run ── jobs, a window at a time ──▶ worker ── S, D ──▶ journal
+        ◀── outcomes, one by one ─────
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import selectors
+import signal
+import socket
+import struct
+import time
+from collections import deque
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from asyncsend import deathsig
+from asyncsend import execute as executing
+from asyncsend.errors import ConfigurationError
+from asyncsend.job import MAX_TEXT, Job, Outcome, printable
+from asyncsend.tasks import AT_MOST_ONCE, Policy, Tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from asyncsend.config import Settings
+    from asyncsend.journal import Journal
+    from asyncsend.log import Log
+
+WINDOW = 64  # jobs a worker may hold unexecuted: enough that no-op jobs never wait for the pipe
+WINDOW_BYTES = 64 * 1024  # of payload; below a socket's buffer, so that handing never blocks
+HELLO_TIMEOUT = 60.0  # seconds for importing the modules of ASYNCSEND_TASKS
+TERM_GRACE = 2.0  # seconds between SIGTERM and SIGKILL for a job that overstayed
+OUTPUT_KEPT = 8192  # bytes of what a job printed
+_SHARED = struct.Struct("=qd")  # stop flag; the boot-clock second after which no effect may start
+
+
+@dataclass
+class Worker:
+    """One child and what is known of it."""
+
+    pid: int
+    jobs: socket.socket
+    output: int
+    window: deque[Job] = field(default_factory=deque)  # handed, no outcome yet; the first is being executed
+    bytes: int = 0
+    since: float = 0.0  # when the first of the window began
+    size: int = 1  # jobs the window may hold; grows while they are quick
+    ready: bool = False
+    born: float = 0.0
+    killed_for: str | None = None
+    term_sent: float | None = None
+    unread: bytes = b""
+    tail: bytes = b""
+
+
+class Workers:
+    """As many children as are asked for, started with the first job. `results` is where the outcomes come out."""
+
+    def __init__(
+        self,
+        count: int,
+        settings: Settings,
+        journal: Journal | None,
+        log: Log,
+        *,
+        close_in_child: Iterable[Callable[[], None]] = (),
+        mark_started: Callable[[int, str], bool] = lambda _id, _token: True,
+        chance: Callable[[], float],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.count, self.settings, self.journal, self.log = count, settings, journal, log
+        self.close_in_child, self.mark_started, self.chance, self.clock = tuple(close_in_child), mark_started, chance, clock
+        self.backlog: deque[Job] = deque()  # claimed, not yet handed
+        self.unstarted: list[Job] = []  # came back untouched: to be released
+        self.policies: dict[str, Policy] = {}
+        self.journal_broken = journal is None
+        self._workers: list[Worker] = []
+        self._finished: list[tuple[Job, Outcome]] = []
+        self._selector = selectors.DefaultSelector()
+        self._shared = mmap.mmap(-1, _SHARED.size)
+        self._share(stop=False, valid_until=float("inf"))
+        self._without_modules = False
+        self._deaths_in_a_row = 0
+        self._abandoned: list[Job] = []
+        self._wake: tuple[int, int] | None = None
+        self._not_ours: set[int] = set()  # children the process had before: no business of ours
+
+    # what the run asks
+    @property
+    def waiting(self) -> int:
+        """Jobs that were claimed and have no outcome yet."""
+        return len(self.backlog) + self.in_flight
+
+    @property
+    def in_flight(self) -> int:
+        return sum(len(worker.window) for worker in self._workers)
+
+    def hand(self, jobs: Iterable[Job]) -> None:
+        """Take these jobs; their outcomes come out of `results`."""
+        self.backlog.extend(jobs)
+
+    def allow_until(self, valid_until: float) -> None:
+        """No effect may start after this moment of the boot clock: the lease behind it would be over."""
+        self._share(stop=False, valid_until=valid_until)
+
+    def stop(self) -> None:
+        """Start nothing more: workers hand back what they have not begun."""
+        self._share(stop=True, valid_until=0.0)
+        self.unstarted += self.backlog
+        self.backlog.clear()
+
+    def results(self, wait: float) -> list[tuple[Job, Outcome]]:
+        """Jobs and their outcomes, as they come; waits at most `wait` seconds for the first."""
+        self._staff()
+        self._deal()
+        if not self._finished:
+            deadlines = [self._deadline(worker) for worker in self._workers]
+            patience = max(0.0, min([wait, *(deadline - self.clock() for deadline in deadlines)]))
+            for key, _ in self._selector.select(patience):
+                self._listen(key.data)
+        self._reap()
+        self._enforce_timeouts()
+        self._deal()
+        finished, self._finished = self._finished, []
+        return finished
+
+    def abandon(self) -> list[Job]:
+        """Kill whatever is still being executed; the jobs this interrupts. What else the workers held goes to `unstarted`."""
+        for worker in self._workers:
+            worker.killed_for = "abandoned"
+            _kill_group(worker.pid, signal.SIGKILL)
+        limit = self.clock() + 5
+        while self._workers and self.clock() < limit:
+            self._selector.select(0.05)
+            self._reap()
+        self.unstarted += self.backlog
+        self.backlog.clear()
+        abandoned, self._abandoned = self._abandoned, []
+        return abandoned
+
+    def close(self) -> None:
+        """Let every worker end its connections after the job it is at, then see to it that no process is left behind."""
+        self._share(stop=True, valid_until=0.0)
+        for worker in self._workers:
+            with contextlib.suppress(OSError):
+                worker.jobs.shutdown(socket.SHUT_WR)
+        limit = self.clock() + 5
+        while self._workers and self.clock() < limit:
+            self._selector.select(0.05)
+            self._reap()
+        for worker in self._workers:
+            _kill_group(worker.pid, signal.SIGKILL)
+        left = deathsig.kill_children(self._not_ours) if self._wake else []
+        if left:
+            self.log.event("orphans-killed", pids=",".join(map(str, left)))
+        self._selector.close()
+        if self._wake:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for descriptor in self._wake:
+                os.close(descriptor)
+            self._wake = None
+
+    # starting and feeding
+    def _staff(self) -> None:
+        wanted = min(self.count, len(self.backlog) + sum(1 for worker in self._workers if worker.window))
+        while len(self._workers) < wanted:
+            self._workers.append(self._fork())
+
+    def _fork(self) -> Worker:
+        if self._wake is None:
+            self._watch_signals()
+        ours, theirs = socket.socketpair()
+        output, its_output = os.pipe()
+        os.set_blocking(output, False)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                ours.close()
+                os.close(output)
+                _Child(self, theirs, its_output).work()
+            finally:
+                os._exit(70)  # EX_SOFTWARE: work() never returns
+        theirs.close()
+        os.close(its_output)
+        ours.settimeout(30)
+        worker = Worker(pid, ours, output, born=self.clock())
+        self._selector.register(ours, selectors.EVENT_READ, worker)
+        self._selector.register(output, selectors.EVENT_READ, worker)
+        return worker
+
+    def _watch_signals(self) -> None:
+        """A child's end and a SIGTERM both wake the wait for results."""
+        self._not_ours = set(deathsig.children())
+        deathsig.adopt_orphans()
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        os.set_blocking(writer, False)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        self._selector.register(reader, selectors.EVENT_READ, None)
+        self._wake = (reader, writer)
+
+    def _deal(self) -> None:
+        """Fill the windows from the backlog. An at-most-once job goes alone, after its start mark is committed."""
+        for worker in self._workers:
+            while worker.ready and not worker.killed_for and self.backlog:
+                job = self.backlog[0]
+                alone = self._policy(job).delivery == AT_MOST_ONCE
+                if worker.window and (
+                    alone
+                    or len(worker.window) >= (1 if self.journal_broken else worker.size)
+                    or worker.bytes + len(job.payload) > WINDOW_BYTES
+                    or self._policy(worker.window[0]).delivery == AT_MOST_ONCE
+                ):
+                    break
+                self.backlog.popleft()
+                if alone:
+                    if not self.mark_started(job.id, job.token or ""):
+                        self.unstarted.append(job)  # the claim is not ours any more: settle will find that out and count it
+                        continue
+                    job.started_at = datetime.now(UTC)  # only that there is a mark matters here; the row has the time
+                try:
+                    worker.jobs.sendall(_as_line(job))
+                except OSError:
+                    self.backlog.appendleft(job)  # it is dying; the reaper sees to it
+                    break
+                if not worker.window:
+                    worker.since = self.clock()
+                worker.window.append(job)
+                worker.bytes += len(job.payload)
+
+    # hearing
+    def _listen(self, worker: Worker | None) -> None:
+        if worker is None:
+            assert self._wake is not None
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake[0], 4096)
+            return
+        self._drain_output(worker)
+        try:
+            received = worker.jobs.recv(1 << 18, socket.MSG_DONTWAIT)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            received = b""
+        if not received:
+            self._unregister(worker.jobs)
+            return
+        self._hear(worker, received)
+
+    def _hear(self, worker: Worker, received: bytes) -> None:
+        *lines, worker.unread = (worker.unread + received).split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            if "policies" in message:
+                self._greeted(worker, message)
+            elif "unstarted" in message:
+                self.unstarted.append(self._pop(worker))
+            else:
+                if message.get("journal") == "broken" and not self.journal_broken:
+                    self.journal_broken = True
+                    self.log.event("journal-broken")
+                job = self._pop(worker)
+                outcome = Outcome.from_dict(message["outcome"])
+                if outcome.seconds < 0.02:
+                    worker.size = min(WINDOW, worker.size * 2)
+                elif outcome.seconds > 0.2:
+                    worker.size = 1
+                self._deaths_in_a_row = 0
+                self._finish(worker, job, outcome)
+
+    def _greeted(self, worker: Worker, message: dict[str, Any]) -> None:
+        worker.ready = True
+        self._deaths_in_a_row = 0
+        if not self.policies:
+            for module, why in message["failed"].items():
+                self.log.event("module-failed", module=module, error=why)
+        self.policies = {name: Policy.from_dict(members) for name, members in message["policies"].items()}
+
+    def _pop(self, worker: Worker) -> Job:
+        job = worker.window.popleft()
+        worker.bytes -= len(job.payload)
+        worker.since = self.clock()
+        return job
+
+    def _finish(self, worker: Worker, job: Job, outcome: Outcome) -> None:
+        tail, worker.tail = worker.tail, b""
+        if tail and outcome.error is not None and outcome.verb in ("retry", "bury", "hold"):
+            said = printable(tail.decode("utf-8", "replace").strip())
+            if said:
+                outcome = replace(outcome, error=f"{outcome.error} It printed: {said[-1500:]}"[:MAX_TEXT])
+        self._finished.append((job, outcome))
+
+    def _drain_output(self, worker: Worker) -> None:
+        """Keep the last of what the job prints; a job that prints a gigabyte costs eight kilobytes."""
+        for _ in range(64):
+            try:
+                piece = os.read(worker.output, 1 << 16)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                piece = b""
+            if not piece:
+                self._unregister(worker.output)
+                return
+            worker.tail = (worker.tail + piece)[-OUTPUT_KEPT:]
+
+    # watching
+    def _policy(self, job: Job) -> Policy:
+        return self.policies.get(job.task) or Policy()
+
+    def _deadline(self, worker: Worker) -> float:
+        if worker.term_sent is not None:
+            return worker.term_sent + TERM_GRACE
+        if not worker.ready:
+            return worker.born + HELLO_TIMEOUT
+        if worker.window:
+            return worker.since + executing.timeout_of(worker.window[0], self._policy(worker.window[0]))
+        return float("inf")
+
+    def _enforce_timeouts(self) -> None:
+        for worker in self._workers:
+            if self.clock() < self._deadline(worker):
+                continue
+            if worker.term_sent is None:
+                worker.killed_for = "timeout" if worker.ready else "hello"
+                worker.term_sent = self.clock()
+                job = worker.window[0] if worker.window else None
+                self.log.event("worker-timeout", pid=worker.pid, job=job.id if job else None, task=job.task if job else None)
+                _kill_group(worker.pid, signal.SIGTERM)
+            else:
+                worker.term_sent = self.clock()
+                _kill_group(worker.pid, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        for worker in list(self._workers):
+            with contextlib.suppress(ChildProcessError):
+                pid, status = os.waitpid(worker.pid, os.WNOHANG)
+                if pid == 0:
+                    continue
+                self._bury_worker(worker, os.waitstatus_to_exitcode(status))
+
+    def _bury_worker(self, worker: Worker, code: int) -> None:
+        """Hear its last words, end what it left in its process group, and decide for the job it died with."""
+        while True:
+            before = len(worker.window), worker.unread
+            self._drain_output(worker)
+            if worker.jobs.fileno() in self._selector.get_map():
+                self._listen(worker)
+            if (len(worker.window), worker.unread) == before:
+                break
+        _kill_group(worker.pid, signal.SIGKILL)
+        self._unregister(worker.jobs)
+        self._unregister(worker.output)
+        worker.jobs.close()
+        os.close(worker.output)
+        self._workers.remove(worker)
+        if not worker.ready:
+            self._died_unready(worker, code)
+        if code == 0 and not worker.window and not worker.killed_for:
+            return  # it was told to go
+        finished, started = self._journalled()
+        unresolved: list[Job] = []
+        while worker.window:
+            job = self._pop(worker)
+            known = finished.get((job.id, job.token or ""))
+            if known is not None:  # it died between its journal and its word to us
+                self._finish(worker, job, known)
+            else:
+                unresolved.append(job)
+        if unresolved and ((unresolved[0].id, unresolved[0].token or "") in started or self.journal_broken):
+            self._died_with(worker, unresolved.pop(0), code)
+        elif not worker.killed_for:
+            self._deaths_in_a_row += 1
+            if self._deaths_in_a_row >= 3:
+                raise ConfigurationError(f"worker processes die before they start a job ({_ending(code)}): check the memory and process limits of the host")
+        self.backlog.extendleft(reversed(unresolved))
+
+    def _died_with(self, worker: Worker, job: Job, code: int) -> None:
+        policy = self._policy(job)
+        if worker.killed_for == "abandoned":
+            self._abandoned.append(job)
+            return
+        if worker.killed_for == "timeout":
+            reason, why = "timeout", f"it took longer than its {executing.timeout_of(job, policy):g} s and was killed."
+        elif code < 0:
+            reason, why = "killed", f"its process was killed by {_ending(code)}."
+        else:
+            reason, why = "exited", f"its process ended with exit code {code} in the middle of the job (os._exit?)."
+        self.log.event("worker-died", pid=worker.pid, job=job.id, task=job.task, reason=reason, ending=_ending(code))
+        outcome = replace(executing.after_death(job, policy, reason, why, self.chance), seconds=self.clock() - worker.since)
+        if self.journal is not None and not self.journal_broken:
+            with contextlib.suppress(OSError):
+                self.journal.finished(job.id, job.token or "", outcome)
+        self._finish(worker, job, outcome)
+
+    def _died_unready(self, worker: Worker, code: int) -> None:
+        """A worker that never came up was killed by a module of the user's: the next goes without them, so that mails go out."""
+        if self._without_modules:
+            raise ConfigurationError(f"worker processes cannot start ({_ending(code)}): check the memory and process limits of the host")
+        self._without_modules = True
+        self.log.event("worker-died", pid=worker.pid, reason="importing ASYNCSEND_TASKS", ending=worker.killed_for or _ending(code))
+
+    def _journalled(self) -> tuple[dict[tuple[int, str], Outcome], set[tuple[int, str]]]:
+        if self.journal is None:
+            return {}, set()
+        try:
+            return self.journal.read()
+        except OSError:
+            self.journal_broken = True
+            return {}, set()
+
+    def _unregister(self, channel: Any) -> None:
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(channel)
+
+    def _share(self, *, stop: bool, valid_until: float) -> None:
+        self._shared[:] = _SHARED.pack(int(stop), valid_until)
+
+    def may_start(self) -> bool:
+        """In the worker: whether the next job may begin."""
+        from asyncsend.status import boot_clock
+
+        stop, valid_until = _SHARED.unpack(self._shared[:])
+        return not stop and boot_clock() < valid_until
+
+
+class _Child:
+    """The worker's side of the fork."""
+
+    def __init__(self, parent: Workers, jobs: socket.socket, output: int) -> None:
+        self.parent, self.jobs, self.output = parent, jobs, output
+        self.me = os.getpid()
+
+    def work(self) -> None:
+        """Execute until the run says no more; never returns."""
+        self._settle_in()
+        tasks = Tasks(self.parent.settings)
+        if self.parent._without_modules:  # noqa: SLF001 - two halves of one thing
+            tasks.failed_modules = dict.fromkeys(self.parent.settings.task_modules, "a module ended the process or took too long while it was imported")
+        else:
+            tasks.load_modules()
+        executing.flush_output()
+        self._say({"policies": {name: policy.as_dict() for name, policy in tasks.policies().items()}, "failed": tasks.failed_modules})
+        with self.jobs.makefile("rb") as lines:
+            for line in lines:
+                self._serve(_from_line(line), tasks)
+        tasks.close()
+        os._exit(0)
+
+    def _settle_in(self) -> None:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP, signal.SIGXCPU):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run; it lets the current job finish
+        os.setsid()  # a process group of our own, so that whatever a job starts can be ended with it
+        deathsig.die_with_parent()
+        self.parent._selector.close()  # noqa: SLF001
+        for sibling in self.parent._workers:  # noqa: SLF001 - else it would not notice when the run goes
+            sibling.jobs.close()
+            os.close(sibling.output)
+        for close in self.parent.close_in_child:
+            close()
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.dup2(self.output, 1)
+        os.dup2(self.output, 2)
+        os.close(self.output)
+
+    def _serve(self, job: Job, tasks: Tasks) -> None:
+        if not self.parent.may_start():
+            self._say({"unstarted": job.id})
+            return
+        journal = None if self.parent.journal_broken else self.parent.journal
+        token = job.token or ""
+        try:
+            if journal is not None:
+                journal.started(job.id, token)
+        except OSError:
+            journal = None
+        outcome = executing.execute(job, tasks, self.parent.chance)
+        if os.getpid() != self.me:
+            os._exit(0)  # the task forked and both returned: only the first may go on
+        executing.flush_output()
+        try:
+            if journal is not None:
+                journal.finished(job.id, token, outcome)
+        except OSError:
+            journal = None
+        message: dict[str, Any] = {"outcome": outcome.as_dict()}
+        if journal is None and not self.parent.journal_broken:
+            self.parent.journal_broken = True
+            message["journal"] = "broken"
+        self._say(message)
+
+    def _say(self, message: dict[str, Any]) -> None:
+        self.jobs.sendall(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+
+
+def _as_line(job: Job) -> bytes:
+    """What a worker needs of a job."""
+    members = {
+        "id": job.id, "task": job.task, "payload": job.payload, "uid": job.uid, "queue": job.queue, "priority": job.priority,
+        "max_attempts": job.max_attempts, "timeout_seconds": job.timeout_seconds, "batch_id": job.batch_id, "attempts": job.attempts,
+        "crashes": job.crashes, "token": job.token, "run_id": job.run_id, "born": job.created_at.timestamp() if job.created_at else None,
+    }  # fmt: skip
+    return json.dumps(members, separators=(",", ":")).encode() + b"\n"
+
+
+def _from_line(line: bytes) -> Job:
+    members = json.loads(line)
+    born = members.pop("born")
+    return Job(**members, created_at=datetime.fromtimestamp(born, UTC) if born is not None else None)
+
+
+def _kill_group(pid: int, number: int) -> None:
+    with contextlib.suppress(OSError):
+        os.killpg(pid, number)
+
+
+def _ending(code: int) -> str:
+    """An exit code for people."""
+    if code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        return f"{name} (out of memory?)" if -code == signal.SIGKILL else name
+    return f"exit code {code}"

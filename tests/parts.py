@@ -1,0 +1,483 @@
+"""The real parts the tests run against, fixtures included: a private MariaDB, the five servers of the matrix where they are, mail and HTTP sinks, processes."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email import message_from_bytes, policy
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pymysql
+import pytest
+
+from asyncsend import config, schema
+from asyncsend.log import Log
+from asyncsend.store import open_store
+
+ROOT = Path(__file__).resolve().parent.parent
+CI = os.environ.get("CI") == "true"
+SHARED = ROOT.parent / "shared" / "tools" / "servers"
+# The servers of the matrix; `.ci/run` names all five, at home the installed MariaDB is enough.
+MATRIX = os.environ.get("ASYNCSEND_TEST_SERVERS", "").split()
+absent: dict[str, str] = {}  # server: why it could not be had today
+
+
+def missing(what: str, advice: str):
+    """A missing real part fails in CI and skips at home, saying what to install."""
+    if CI:
+        pytest.fail(f"{what} is missing: {advice}", pytrace=False)
+    pytest.skip(f"{what} is missing: {advice}")
+
+
+def eventually(condition, seconds: float = 20.0, what: str = "it"):
+    """Poll until the condition holds; what it returned. The bound is for hangs, never for speed."""
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.01)
+    raise AssertionError(f"{what} did not happen within {seconds} s")
+
+
+# ── database servers ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Server:
+    name: str
+    socket: str | None
+    port: int | None = None
+    user: str = "root"
+    password: str = ""
+    host: str = "127.0.0.1"
+    pid: int | None = None
+    databases: itertools.count = field(default_factory=itertools.count)
+
+    def connect(self, database: str | None = None, **options):
+        where = {"unix_socket": self.socket} if self.socket else {"host": self.host, "port": self.port}
+        return pymysql.connect(user=self.user, password=self.password, database=database, autocommit=True, charset="utf8mb4", **where, **options)
+
+    def url(self, database: str) -> str:
+        login = f"{self.user}:{self.password}" if self.password else self.user
+        return f"mysql://{login}@localhost/{database}?unix_socket={self.socket}" if self.socket else f"mysql://{login}@{self.host}:{self.port}/{database}"
+
+    @contextmanager
+    def database(self):
+        name = f"asyncsend_test_{os.getpid()}_{next(self.databases)}"
+        with self.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {name} CHARACTER SET latin1")  # the worst a host may choose: our tables must not care
+        yield name
+        with self.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(f"DROP DATABASE {name}")
+
+
+def _installed_mariadb() -> Server:
+    """A private MariaDB from the system's binaries; the data directory is copied from a template that is made once."""
+    binary = shutil.which("mariadbd") or next((path for path in ("/usr/sbin/mariadbd",) if os.access(path, os.X_OK)), None)
+    if binary is None:
+        missing("mariadbd", "apt-get install --no-install-recommends mariadb-server-core mariadb-client-core, or set ASYNCSEND_TEST_MYSQL_URL")
+    version = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout.split("Ver ")[1].split()[0]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "asyncsend-tests"
+    template = cache / f"mariadb-{version}"
+    common = [binary, "--no-defaults", *(["--user=root"] if os.getuid() == 0 else [])]
+    small = ["--innodb-buffer-pool-size=24M", "--innodb-log-file-size=8M", "--innodb-flush-log-at-trx-commit=2", "--skip-name-resolve", "--performance-schema=0"]
+    if not template.is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=cache))
+        (fresh / "mysql").mkdir()
+        share = Path("/usr/share/mysql")
+        script = "CREATE DATABASE IF NOT EXISTS mysql;\nUSE mysql;\nSET @auth_root_socket=NULL;\nSET @current_hostname='localhost';\n"
+        for name in ("system_tables", "performance_tables", "system_tables_data"):
+            found = next(path for path in (share / f"mysql_{name}.sql", share / f"mariadb_{name}.sql") if path.exists())
+            script += found.read_text("utf-8")
+        done = subprocess.run([*common, *small, f"--datadir={fresh}", "--bootstrap", "--skip-networking"], input=script, text=True, capture_output=True)
+        if done.returncode:
+            shutil.rmtree(fresh)
+            pytest.fail(f"mariadbd --bootstrap failed:\n{done.stderr[-2000:]}", pytrace=False)
+        try:
+            fresh.rename(template)
+        except OSError:
+            shutil.rmtree(fresh)  # another session was quicker
+    folder = Path(tempfile.mkdtemp(prefix="as-db-", dir="/tmp"))
+    shutil.copytree(template, folder / "data")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    (folder / "init.sql").write_text("CREATE USER IF NOT EXISTS 'root'@'127.0.0.1';\nGRANT ALL ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION;\n")
+    with open(folder / "out.log", "wb") as out:
+        process = subprocess.Popen(
+            [*common, *small, f"--datadir={folder}/data", f"--socket={folder}/s.sock", f"--port={port}", "--bind-address=127.0.0.1",
+             f"--pid-file={folder}/pid", f"--tmpdir={folder}", f"--init-file={folder}/init.sql", "--max-connections=200"],
+            stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+    server = Server("mariadb", f"{folder}/s.sock", port, pid=process.pid)
+
+    def up():
+        if process.poll() is not None:
+            pytest.fail(f"mariadbd died:\n{(folder / 'out.log').read_text('utf-8', 'replace')[-2000:]}", pytrace=False)
+        try:
+            server.connect().close()
+        except pymysql.Error:
+            return False
+        return True
+
+    eventually(up, 60, "mariadbd")
+    server.stop = lambda: (process.terminate(), process.wait(30), shutil.rmtree(folder, ignore_errors=True))
+    return server
+
+
+def _given_server(url: str) -> Server:
+    from asyncsend.store.mysql import connect_options
+
+    options = connect_options(url)
+    server = Server("mysql", options.get("unix_socket"), options.get("port", 3306), options.get("user", "root"), options.get("password", ""), options.get("host", "127.0.0.1"))
+    server.stop = lambda: None
+    return server
+
+
+def _matrix_server(name: str) -> Server:
+    done = subprocess.run([str(SHARED / "start.sh"), name], capture_output=True, text=True, timeout=600)
+    if done.returncode:
+        absent[name] = (done.stderr or done.stdout).strip()[-300:]
+        pytest.skip(f"{name} cannot be had today: {absent[name]}")
+    facts = dict(line.split("=", 1) for line in done.stdout.split())
+    server = Server(name, facts["socket"], int(facts["port"]), pid=int(facts["pid"]))
+    server.stop = lambda: subprocess.run([str(SHARED / "stop.sh"), facts["pid"], facts["dir"]], check=True)
+    return server
+
+
+@pytest.fixture(scope="session")
+def server():
+    """The one MariaDB or MySQL that most tests use."""
+    given = os.environ.get("ASYNCSEND_TEST_MYSQL_URL")
+    found = _given_server(given) if given else _installed_mariadb()
+    yield found
+    found.stop()
+
+
+@pytest.fixture(scope="session")
+def matrix_server(request):
+    """A server of the matrix by name, started once for all its tests."""
+    if request.param == "mariadb":
+        yield request.getfixturevalue("server")
+        return
+    if request.param in absent:
+        pytest.skip(f"{request.param} cannot be had today: {absent[request.param]}")
+    found = _matrix_server(request.param)
+    yield found
+    found.stop()
+
+
+def pytest_terminal_summary(terminalreporter):
+    for name, why in absent.items():
+        terminalreporter.write_line(f"NOT TESTED TODAY: {name} could not be downloaded or started: {why}", red=True, bold=True)
+
+
+@pytest.fixture
+def mysql_url(server):
+    with server.database() as name:
+        yield server.url(name)
+
+
+@pytest.fixture
+def sqlite_url(tmp_path):
+    return f"sqlite:///{tmp_path / 'asyncsend.sqlite3'}"
+
+
+# ── stores ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Clock:
+    """The database clock of a test: real until `set`, then standing still until it is moved."""
+
+    def __init__(self):
+        self.fixed: float | None = None
+        self.store = None
+
+    def __call__(self) -> float:
+        return time.time() if self.fixed is None else self.fixed
+
+    def set(self, seconds: float) -> None:
+        self.fixed = seconds
+        if self.store is not None and hasattr(self.store, "options"):
+            self.store._execute(f"SET SESSION timestamp = {seconds:.6f}", {})  # a virtual clock inside the server: NOW(6) follows it
+
+    def forward(self, seconds: float) -> None:
+        self.set(self() + seconds)
+
+
+def made_store(url: str, clock=None):
+    store = open_store(url, "asyncsend_", clock)
+    if url.startswith("sqlite"):
+        store.create()
+    schema.install(store, "sqlite" if url.startswith("sqlite") else "mysql")
+    return store
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture(params=["sqlite", "mysql"])
+def url(request, tmp_path):
+    """A database URL of each kind, tables not yet made."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'asyncsend.sqlite3'}"
+    return request.getfixturevalue("mysql_url")
+
+
+@pytest.fixture
+def store(url, clock):
+    """An empty store of each kind, its clock in the hands of the test."""
+    made = made_store(url, clock)
+    clock.store = made
+    yield made
+    made.close()
+
+
+# ── a site: home folder, settings, the command as cron calls it ──────────────────────────────────────────────────────
+
+
+class Site:
+    """One account on a host: a home folder, an environment, and `asyncsend` as a real process."""
+
+    def __init__(self, home: Path, url: str, **environment: str):
+        self.home, self.url = home, url
+        home.mkdir(mode=0o700, exist_ok=True)
+        self.environment = {
+            "PATH": "/usr/bin:/bin", "HOME": str(home.parent), "ASYNCSEND_HOME": str(home), "ASYNCSEND_DATABASE_URL": url,
+            "ASYNCSEND_EMAIL_FROM": "Shop <shop@example.com>", **environment,
+        }  # fmt: skip
+
+    def __call__(self, *arguments: str, code: int | None = 0, **options) -> subprocess.CompletedProcess:
+        """Run a command to its end; its exit code must be `code`, unless that is None."""
+        options.setdefault("input", "")
+        done = subprocess.run([sys.executable, "-m", "asyncsend", *arguments], env=self.environment, capture_output=True, text=True, timeout=120, cwd="/", **options)
+        assert code is None or done.returncode == code, f"asyncsend {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    def start(self, *arguments: str, **options) -> subprocess.Popen:
+        """Start a command and go on."""
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, "cwd": "/"} | options
+        return subprocess.Popen([sys.executable, "-m", "asyncsend", *arguments], env=self.environment, **options)
+
+    def settings(self):
+        return config.load(self.environment)
+
+    def store(self):
+        return open_store(self.url, "asyncsend_")
+
+    def rows(self, columns: str = "*", where: str = "1=1") -> list[tuple]:
+        store = self.store()
+        try:
+            return store._rows(f"SELECT {columns} FROM asyncsend_jobs WHERE {where} ORDER BY id")
+        finally:
+            store.close()
+
+    def sql(self, statement: str) -> int:
+        store = self.store()
+        try:
+            return store._write(statement)
+        finally:
+            store.close()
+
+    def insert(self, task: str, payload: str = "{}", **columns) -> None:
+        """A plain INSERT, as a page makes it."""
+        names = ["task", "payload", *columns]
+        store = self.store()
+        try:
+            store._write(f"INSERT INTO asyncsend_jobs ({', '.join(names)}) VALUES ({', '.join(':' + name for name in names)})", task=task, payload=payload, **columns)
+        finally:
+            store.close()
+
+    def tasks(self, source: str, module: str = "shop_tasks") -> None:
+        """Define tasks of the user's."""
+        (self.home / f"{module}.py").write_text(source, "utf-8")
+        self.environment |= {"ASYNCSEND_TASKS": module, "ASYNCSEND_PATH": str(self.home)}
+
+    def log(self) -> str:
+        path = self.home / "asyncsend.log"
+        return path.read_text("utf-8") if path.exists() else ""
+
+    def quiet(self, *arguments: str) -> None:
+        """A command that must say nothing at all, as cron wants it."""
+        done = self(*arguments)
+        assert (done.stdout, done.stderr) == ("", ""), f"not silent: {done.stdout}{done.stderr}"
+
+
+@pytest.fixture
+def site(tmp_path, url):
+    """A site with its tables made, on SQLite and on MySQL."""
+    made = Site(tmp_path / "home", url)
+    made_store(url).close()
+    return made
+
+
+@pytest.fixture
+def lite(tmp_path, sqlite_url):
+    """A site on SQLite only, for what does not depend on the database."""
+    made = Site(tmp_path / "home", sqlite_url)
+    made_store(sqlite_url).close()
+    return made
+
+
+@pytest.fixture
+def log(tmp_path):
+    made = Log(tmp_path / "test.log")
+    yield made
+    made.close()
+
+
+# ── sinks ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class SmtpSink:
+    """A real SMTP server that keeps what it accepted, and misbehaves on command: the truth of what went out is here."""
+
+    def __init__(self, **options):
+        from aiosmtpd.controller import Controller
+        from aiosmtpd.smtp import SMTP
+
+        sink = self
+        self.mails: list[tuple[str, str, bytes]] = []  # sender, recipient, content
+        self.connections = 0
+        self.replies: dict[str, list[str]] = {"MAIL": [], "RCPT": [], "DATA": []}  # next replies of each step, instead of accepting
+        self.after_dot = "accept"  # accept | cut (take it, never answer) | swallow (cut before taking it)
+
+        class Handler:
+            async def handle_MAIL(self, server, session, envelope, address, options):
+                if sink.replies["MAIL"]:
+                    return sink._said(server, sink.replies["MAIL"].pop(0))
+                envelope.mail_from = address
+                return "250 OK"
+
+            async def handle_RCPT(self, server, session, envelope, address, options):
+                if sink.replies["RCPT"]:
+                    return sink._said(server, sink.replies["RCPT"].pop(0))
+                envelope.rcpt_tos.append(address)
+                return "250 OK"
+
+            async def handle_DATA(self, server, session, envelope):
+                if sink.replies["DATA"]:
+                    return sink._said(server, sink.replies["DATA"].pop(0))
+                if sink.after_dot != "swallow":
+                    sink.mails.append((envelope.mail_from, envelope.rcpt_tos[0], envelope.original_content))
+                if sink.after_dot != "accept":
+                    server.transport.abort()
+                return "250 OK"
+
+        class Server(SMTP):
+            def connection_made(self, transport):
+                sink.connections += 1
+                super().connection_made(transport)
+
+        class Sink(Controller):
+            def factory(self):
+                return Server(self.handler, **self.SMTP_kwargs)
+
+        self.controller = Sink(Handler(), hostname="127.0.0.1", port=0, data_size_limit=50_000_000, **options)
+        self.controller.start()
+        self.port = self.controller.server.sockets[0].getsockname()[1]
+
+    @staticmethod
+    def _said(server, reply: str) -> str:
+        if reply == "cut":
+            server.transport.abort()
+        return reply
+
+    @property
+    def url(self) -> str:
+        return f"smtp://127.0.0.1:{self.port}"
+
+    def messages(self):
+        return [message_from_bytes(content, policy=policy.default) for _, _, content in self.mails]
+
+    def ids(self) -> list[str]:
+        return [str(message["Message-ID"]) for message in self.messages()]
+
+
+@pytest.fixture
+def smtp():
+    sink = SmtpSink()
+    yield sink
+    sink.controller.stop()
+
+
+@dataclass
+class Request:
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class HttpSink:
+    """A real HTTP server that keeps every request and answers what it is told."""
+
+    def __init__(self):
+        sink = self
+        self.requests: list[Request] = []
+        self.answers: list[tuple[int, dict[str, str], bytes]] = []  # next answers; 200 {} when there are none
+        self.behave = "answer"  # answer | hang | cut | drip
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_any(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                sink.requests.append(Request(self.command, self.path, dict(self.headers.items()), body))
+                if sink.behave == "hang":
+                    sink.release.wait(60)
+                if sink.behave in ("cut", "hang"):
+                    self.connection.close()
+                    return
+                status, headers, content = sink.answers.pop(0) if sink.answers else (200, {}, b"{}")
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                if "Content-Length" not in headers:
+                    self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_any
+
+            def log_message(self, *_):
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, request, client_address):
+                pass  # a cut connection is what some tests ask for
+
+        self.release = threading.Event()
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def stop(self):
+        self.release.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def http():
+    sink = HttpSink()
+    yield sink
+    sink.stop()
