@@ -36,12 +36,12 @@ class Budget:
         """`sigterm`, `max-jobs`, `max-time` or `no-room` (the next job would not fit), or None while there is room."""
         if self.stop_asked:
             return self.stop_asked
-        if self.max_jobs is not None and self.taken >= self.max_jobs:
-            return "max-jobs"
         if self.left <= 0:
             return "max-time"
         if self._slowest > self.left:
             return "no-room"
+        if self.max_jobs is not None and self.taken >= self.max_jobs:
+            return "max-jobs"
         return None
 
     def room(self, wanted: int) -> int:

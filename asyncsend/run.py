@@ -184,7 +184,7 @@ class _Minute:
         while True:
             self._beat()
             stopping = self.budget.reason_to_stop()
-            if stopping:
+            if stopping and not (stopping == "max-jobs" and self._busy()):
                 self.report.stopped = stopping
                 break
             if self._hungry(size):
@@ -206,6 +206,8 @@ class _Minute:
 
     def _hungry(self, size: int) -> bool:
         """Whether to claim now: the next batch while the last is executed, but not every moment while a long tail runs out."""
+        if not self.budget.room(1):
+            return False
         if not self._busy():
             return True
         if self.workers and self.workers.waiting > size // 2:
@@ -290,6 +292,7 @@ class _Minute:
                 job, outcome = self.facts.pop(settlement.job_id), settlement.outcome
                 if settlement.job_id in late:
                     self.report.add("late")
+                    self.holding.doubt()
                     self.log.event("job-late", job=job.id, task=job.task, outcome=outcome.verb)
                     continue
                 word = WORDS[outcome.verb]

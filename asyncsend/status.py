@@ -21,7 +21,7 @@ SCOPE = "default"
 LEASE, BEAT, MARGIN = 120.0, 20.0, 30.0
 
 
-class HeldElsewhere(Exception):  # noqa: N818 - an everyday event with two hosts, no error
+class HeldElsewhere(Exception):
     """Another host holds the status row and its lease is alive."""
 
 
@@ -51,6 +51,10 @@ class Holding:
             raise LeaseLost("the status row belongs to another run now: this one stops, and nothing it still writes is accepted")
         self._renewed(now)
         return True
+
+    def doubt(self) -> None:
+        """A claim of ours was not ours any more: ask at once whether the row still is."""
+        self.next_beat = 0.0
 
     def end(self, stopped: str, lock_held: int, *, pruned: bool) -> bool:
         """Give the row back; False if it was no longer ours."""

@@ -54,7 +54,7 @@ class Worker:
     jobs: socket.socket
     output: int
     window: deque[Job] = field(default_factory=deque)  # handed, no outcome yet; the first is being executed
-    bytes: int = 0
+    weight: int = 0  # bytes of payload in the window
     since: float = 0.0  # when the first of the window began
     size: int = 1  # jobs the window may hold; grows while they are quick
     ready: bool = False
@@ -195,7 +195,7 @@ class Workers:
                 os._exit(70)  # EX_SOFTWARE: work() never returns
         theirs.close()
         os.close(its_output)
-        ours.settimeout(30)
+        ours.settimeout(30)  # for sending to a child that reads no more
         worker = Worker(pid, ours, output, born=self.clock())
         self._selector.register(ours, selectors.EVENT_READ, worker)
         self._selector.register(output, selectors.EVENT_READ, worker)
@@ -222,7 +222,7 @@ class Workers:
                 if worker.window and (
                     alone
                     or len(worker.window) >= (1 if self.journal_broken else worker.size)
-                    or worker.bytes + len(job.payload) > WINDOW_BYTES
+                    or worker.weight + len(job.payload) > WINDOW_BYTES
                     or self._policy(worker.window[0]).delivery == AT_MOST_ONCE
                 ):
                     break
@@ -240,7 +240,7 @@ class Workers:
                 if not worker.window:
                     worker.since = self.clock()
                 worker.window.append(job)
-                worker.bytes += len(job.payload)
+                worker.weight += len(job.payload)
 
     # hearing
     def _listen(self, worker: Worker | None) -> None:
@@ -251,7 +251,8 @@ class Workers:
             return
         self._drain_output(worker)
         try:
-            received = worker.jobs.recv(1 << 18, socket.MSG_DONTWAIT)
+            # Not recv: with a timeout set Python waits for it first, MSG_DONTWAIT or not. The descriptor itself never blocks.
+            received = os.read(worker.jobs.fileno(), 1 << 18)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -292,7 +293,7 @@ class Workers:
 
     def _pop(self, worker: Worker) -> Job:
         job = worker.window.popleft()
-        worker.bytes -= len(job.payload)
+        worker.weight -= len(job.payload)
         worker.since = self.clock()
         return job
 

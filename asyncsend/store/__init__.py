@@ -79,7 +79,9 @@ class Settled:
 class Store(Protocol):
     """What the rest of asyncsend may ask of a database. Raises DatabaseUnreachable or ConfigurationError, never a driver's error."""
 
-    name: str  # "MySQL …" or "SQLite …", for people
+    @property
+    def name(self) -> str:
+        """`MySQL …` or `SQLite …`, for people."""
 
     def close(self) -> None:
         """Give the connection back; the store opens a new one if it is used again."""

@@ -44,7 +44,7 @@ class MySQLStore(SqlStore):
         self._connection: Any = None
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:
         where = self.options.get("unix_socket") or f"{self.options.get('host', 'localhost')}:{self.options.get('port', 3306)}"
         return f"MySQL database {self.options.get('database')} at {where}"
 
@@ -225,9 +225,9 @@ def connect_options(url: str) -> dict[str, Any]:
         options["database"] = database
     elif not default_file:
         raise ConfigurationError(f"ASYNCSEND_DATABASE_URL names no database: {advice}")
-    socket_path = query.pop("unix_socket", None)
-    if socket_path is None and host in ("", "localhost") and not port and not default_file:
-        socket_path = next((path for path in (os.environ.get("MYSQL_UNIX_PORT"), *SOCKETS) if path and os.path.exists(path)), None)
+    socket_path = query.pop("unix_socket", "")
+    if not socket_path and host in ("", "localhost") and not port and not default_file:
+        socket_path = next((path for path in (os.environ.get("MYSQL_UNIX_PORT"), *SOCKETS) if path and os.path.exists(path)), "")
     if socket_path:
         options["unix_socket"] = socket_path
     elif host or not default_file:

@@ -68,7 +68,6 @@ class SqlStore:
 
     RECONNECTS = 4
     BEGIN = "BEGIN"
-    name = "SQL"
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix

@@ -28,7 +28,7 @@ class SQLiteStore(SqlStore):
         self._connection: sqlite3.Connection | None = None
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:
         return f"SQLite database {self.path}"
 
     def close(self) -> None:

@@ -1,0 +1,609 @@
+"""A whole minute, with real processes: the run, its workers, the journal, and what becomes of them when they are killed."""
+
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from parts import Site, eventually, made_store
+
+from asyncsend.job import Outcome, State
+from asyncsend.journal import Journal
+
+TASKS = '''
+import os, sys, time, signal, subprocess
+from asyncsend import task, Retry, Snooze, Cancel, Backoff
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+def note(line):
+    with open(os.path.join(HERE, "effects"), "a") as file:
+        file.write(line + "\\n")
+
+@task
+def mark(name, seconds=0):
+    note(f"{name}")
+    time.sleep(seconds)
+
+@task(max_attempts=3, backoff=Backoff(base=0, cap=0))
+def fail(name):
+    note(name)
+    raise ValueError(f"cannot do {name}")
+
+@task(max_attempts=1, timeout=0.5)
+def hang(): time.sleep(600)
+
+@task(max_attempts=1, timeout=0.5)
+def stubborn():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(600)
+
+@task(max_attempts=1)
+def leave(): sys.exit(0)
+
+@task(max_attempts=1)
+def vanish(): os._exit(0)
+
+@task(max_attempts=1)
+def fork_and_return():
+    os.fork()
+
+@task(max_attempts=1)
+def fork_and_stay():
+    if os.fork() == 0:
+        os.setsid()
+        time.sleep(600)
+
+@task(max_attempts=1)
+def segfault(): os.kill(os.getpid(), signal.SIGSEGV)
+
+@task(max_attempts=1)
+def shout():
+    for _ in range(1600):
+        os.write(1, b"x" * 65536)
+    raise ValueError("after 100 MB")
+
+@task(max_attempts=1)
+def closes_everything():
+    os.closerange(3, 256)
+
+class Unprintable(Exception):
+    def __str__(self): raise RuntimeError("no words")
+
+@task(max_attempts=1)
+def unprintable(): raise Unprintable
+
+@task
+def later(): raise Snooze(3600, "not today")
+
+@task
+def never(): return Cancel("not wanted")
+
+@task
+def again(): raise Retry(120, "in two minutes")
+
+@task
+def result(a, b=2): return {"sum": a + b}
+
+@task(delivery="at-most-once")
+def once(name, seconds=0):
+    note(name)
+    time.sleep(seconds)
+'''
+
+
+@pytest.fixture
+def shop(site):
+    site.tasks(TASKS)
+    return site
+
+
+def effects(site) -> list[str]:
+    path = site.home / "effects"
+    return path.read_text().split() if path.exists() else []
+
+
+def states(site) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for (state,) in site.rows("state"):
+        found[state] = found.get(state, 0) + 1
+    return found
+
+
+def job(site, task) -> tuple:
+    """state, attempts, reason, error of the one job of this task"""
+    [row] = site.rows("state, attempts, reason, error", f"task = '{task}'")
+    return row
+
+
+def left_over(site) -> list[int]:
+    """Processes of this site that still live."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            try:
+                if f"ASYNCSEND_HOME={site.home}\0".encode() in Path(f"/proc/{entry}/environ").read_bytes():
+                    found.append(int(entry))
+            except OSError:
+                continue
+    return found
+
+
+def test_a_run_does_what_is_due_and_says_nothing(shop):
+    shop.insert("mark", '{"name":"a"}')
+    shop.insert("email", '{"to":"ann@example.com","subject":"Hi","text":"Hello"}')
+    shop.quiet("run")
+    assert states(shop) == {"done": 2}
+    assert effects(shop) == ["a"]
+    assert len(list((shop.home / "outbox" / "new").iterdir())) == 1
+    standing = shop.store().standing("default")
+    assert (standing.status, standing.owner, standing.stopped, standing.generation) == ("idle", None, "empty", 1)
+    [run] = shop.store().runs(5)
+    assert (run.stopped, run.counts["claimed"], run.counts["done"], run.counts["late"]) == ("empty", 2, 2, 0)
+    assert (shop.home / "journal").stat().st_size == 0
+
+
+def test_an_empty_minute_leaves_no_row_and_no_line(shop):
+    shop.quiet("run")
+    assert shop.store().runs(5) == []
+    assert shop.log() == ""
+    assert shop.store().standing("default").generation == 1
+
+
+def test_a_failing_job_is_tried_again_until_it_is_dead(shop):
+    shop.insert("fail", '{"name":"x"}')
+    for _ in range(4):
+        shop.quiet("run")
+    state, attempts, reason, error = job(shop, "fail")
+    assert (state, attempts, reason) == ("dead", 3, "max-attempts")
+    assert "ValueError: cannot do x" in error
+    assert "shop_tasks.py" in error
+    assert effects(shop) == ["x"] * 3
+    assert "Traceback" not in shop.log()
+
+
+def test_a_rows_own_max_attempts_goes_before_the_tasks(shop):
+    shop.insert("fail", '{"name":"x"}', max_attempts=1)
+    shop.insert("fail", '{"name":"y"}', max_attempts=-5)
+    shop.quiet("run")
+    assert [row[0] for row in shop.rows("state")] == ["dead", "dead"], "below 1 counts as 1"
+
+
+def test_answers_lead_where_they_say(shop):
+    for name in ("later", "never", "again"):
+        shop.insert(name)
+    shop.insert("result", '{"a":40}')
+    shop.quiet("run")
+    assert job(shop, "later")[:3] == ("ready", 0, "snoozed")
+    assert job(shop, "never")[:3] == ("cancelled", 0, "cancelled-by-task")
+    assert job(shop, "again")[:3] == ("ready", 1, "retry-asked")
+    assert shop.rows("state, result", "task = 'result'") == [("done", '{"sum": 42}')]
+    store = shop.store()
+    waits = {found.task: (found.run_at - store.standing("default").now).total_seconds() for found in store.jobs(state="ready", queue=None, task=None, limit=9)}
+    assert 3500 < waits["later"] <= 3600
+    assert 100 < waits["again"] <= 120
+
+
+def test_an_unknown_task_is_held_and_goes_once_it_exists(shop):
+    shop.insert("send_fax", '{"name":"f"}')
+    shop.quiet("run")
+    state, attempts, reason, error = job(shop, "send_fax")
+    assert (state, attempts, reason) == ("held", 0, "unknown-task")
+    assert "send_fax" in error
+    assert "shop_tasks" in error
+    shop.tasks(TASKS + "\n@task(name='send_fax')\ndef fax(name): note(name)\n")
+    shop("release", str(shop.rows("id")[0][0]))
+    shop.quiet("run")
+    assert job(shop, "send_fax")[:2] == ("done", 1)
+    assert effects(shop) == ["f"]
+
+
+@pytest.mark.parametrize("payload", ["not json", "[1]", '"text"', "[" * 100_000, '{"a":NaN}', '{"a":"\\ud800"}', "", '{"a":' + "9" * 5000 + "}", '{"unknown":1}'])
+def test_a_malformed_payload_is_dead_and_the_run_goes_on(shop, payload):
+    shop.insert("result", payload)
+    shop.insert("mark", '{"name":"next"}')
+    shop.quiet("run")
+    state, attempts, reason, error = job(shop, "result")
+    assert (state, attempts, reason) == ("dead", 1, "bad-payload")
+    assert error
+    assert shop.rows("payload", "task = 'result'") == [(payload,)], "the raw text is kept"
+    assert effects(shop) == ["next"]
+
+
+def test_a_payload_of_twenty_megabytes_is_dead_with_the_limit_named(shop):
+    if shop.url.startswith("mysql"):
+        big = '{"a":"' + "x" * (15 * 1024 * 1024) + '"}'  # the server itself takes no more than 16 MiB
+    else:
+        big = '{"a":"' + "x" * (20 * 1024 * 1024) + '"}'
+    shop.insert("mark", big)
+    shop.insert("mark", '{"name":"next"}')
+    shop.quiet("run")
+    assert [row[0] for row in shop.rows("state")] == ["dead", "done"]
+    assert "4,194,304" in shop.rows("error")[0][0]
+
+
+@pytest.mark.parametrize(
+    ("task", "reason", "words"),
+    [
+        ("hang", "max-attempts", "took longer than its 0.5 s"),
+        ("stubborn", "max-attempts", "took longer than its 0.5 s"),
+        ("leave", "max-attempts", "sys.exit"),
+        ("vanish", "max-attempts", "exit code 0"),
+        ("segfault", "max-attempts", "SIGSEGV"),
+        ("shout", "max-attempts", "after 100 MB"),
+        ("unprintable", "max-attempts", "Unprintable"),
+    ],
+)
+def test_a_task_that_misbehaves_fails_alone(lite, task, reason, words):
+    lite.tasks(TASKS)
+    lite.insert("mark", '{"name":"before"}')
+    lite.insert(task)
+    lite.insert("mark", '{"name":"after"}')
+    lite.quiet("run")
+    state, attempts, why, error = job(lite, task)
+    assert (state, attempts, why) == ("dead", 1, reason)
+    assert words in error
+    assert effects(lite) == ["before", "after"]
+    assert left_over(lite) == []
+    assert len(lite.log()) < 10_000
+
+
+@pytest.mark.parametrize("task", ["fork_and_return", "fork_and_stay"])
+def test_a_task_that_forks_leaves_no_process_and_repeats_nothing(lite, task):
+    lite.tasks(TASKS)
+    lite.insert(task)
+    lite.insert("mark", '{"name":"after"}')
+    lite.quiet("run")
+    assert job(lite, task)[:2] == ("done", 1)
+    assert effects(lite) == ["after"]
+    assert left_over(lite) == []
+
+
+def test_a_task_that_closes_every_descriptor_harms_only_its_worker(lite):
+    lite.tasks(TASKS)
+    lite.insert("closes_everything")
+    lite.insert("mark", '{"name":"after"}')
+    lite.quiet("run")
+    assert job(lite, "closes_everything")[0] in ("done", "dead")
+    assert effects(lite) == ["after"]
+
+
+def test_a_rows_own_timeout_goes_before_the_tasks(lite):
+    lite.tasks(TASKS)
+    lite.insert("mark", '{"name":"slow","seconds":60}', timeout_seconds=0, max_attempts=1)
+    lite.quiet("run")
+    assert "took longer than its 1 s" in job(lite, "mark")[3], "below 1 counts as 1"
+
+
+def test_two_runs_started_together_one_works_the_other_leaves_in_silence_and_is_counted(shop):
+    shop.insert("mark", '{"name":"slow","seconds":1.5}')
+    first = shop.start("run")
+    eventually(lambda: effects(shop), what="the first run's job")
+    shop.quiet("run")
+    shop.quiet("run")
+    out, err = first.communicate(timeout=60)
+    assert (first.returncode, out, err) == (0, b"", b"")
+    assert effects(shop) == ["slow"]
+    assert shop.store().standing("default").lock_held == 2
+
+
+def test_while_it_runs_the_status_row_says_in_progress(shop):
+    shop.insert("mark", '{"name":"slow","seconds":1}')
+    running = shop.start("run")
+    eventually(lambda: effects(shop), what="the job")
+    standing = shop.store().standing("default")
+    assert (standing.status, standing.alive, standing.pid) == ("in-progress", True, running.pid)
+    status = json.loads(shop("status", "--json").stdout)
+    assert (status["status"], status["pid"]) == ("in-progress", running.pid)
+    assert running.wait(60) == 0
+    assert shop.store().standing("default").status == "idle"
+
+
+def test_after_kill_9_the_next_run_finishes_everything_by_itself(shop):
+    for number in range(40):
+        shop.insert("mark", json.dumps({"name": f"j{number}", "seconds": 0.02}))
+    victim = shop.start("run")
+    eventually(lambda: len(effects(shop)) >= 10, what="ten jobs")
+    victim.kill()
+    victim.wait(60)
+    eventually(lambda: not left_over(shop), what="the death of the workers")
+    status = json.loads(shop("status", "--json").stdout)
+    assert status["died"] or status["status"] == "in-progress"
+    shop.quiet("run")
+    assert states(shop) == {"done": 40}
+    done = effects(shop)
+    assert set(done) == {f"j{number}" for number in range(40)}
+    assert len(done) <= 41, "at most the one job in flight is repeated"
+    runs = shop.store().runs(5)
+    assert [run.stopped for run in runs] == ["empty", "died"]
+    assert sum(attempts for (attempts,) in shop.rows("attempts")) == 40, "what had finished was not charged twice"
+
+
+def test_sigterm_lets_the_current_job_finish_and_gives_the_others_back_uncharged(shop):
+    for number in range(5):
+        shop.insert("mark", json.dumps({"name": f"j{number}", "seconds": 1}))
+    run = shop.start("run")
+    eventually(lambda: effects(shop), what="the first job")
+    run.terminate()
+    out, err = run.communicate(timeout=60)
+    assert (run.returncode, out, err) == (0, b"", b"")
+    assert states(shop) == {"done": 1, "ready": 4}
+    assert [row for row in shop.rows("attempts, crashes", "state = 'ready'")] == [(0, 0)] * 4
+    assert shop.store().standing("default").stopped == "sigterm"
+    assert left_over(shop) == []
+
+
+def test_what_a_dead_run_finished_is_replayed_from_the_journal_and_not_repeated(shop):
+    shop.insert("mark", '{"name":"finished"}')
+    shop.insert("mark", '{"name":"started"}')
+    shop.insert("mark", '{"name":"untouched"}')
+    store = shop.store()
+    finished, started, _untouched = store.claim(["default"], 3, "ab" * 16, 1)
+    journal = Journal(shop.home / "journal")
+    journal.started(finished.id, finished.token)
+    journal.finished(finished.id, finished.token, Outcome("finish", State.DONE))
+    journal.started(started.id, started.token)
+    os.write(journal.descriptor, b"00000000 D torn")
+    journal.close()
+    shop.quiet("run")
+    assert effects(shop) == ["started", "untouched"]
+    assert shop.rows("state, attempts, crashes") == [("done", 1, 0), ("done", 1, 1), ("done", 1, 0)]
+    [run] = store.runs(1)
+    assert (run.counts["replayed"], run.counts["rescued"]) == (1, 2)
+    store.close()
+
+
+def test_a_job_in_flight_at_three_deaths_of_its_run_is_dead(lite):
+    lite.tasks("import os, signal\nfrom asyncsend import task\n@task\ndef poison(): os.kill(os.getppid(), signal.SIGKILL); os.kill(os.getpid(), signal.SIGKILL)\n@task\ndef fine(): pass\n")
+    lite.insert("poison")
+    lite.insert("fine")
+    for _ in range(3):
+        killed = lite("run", code=None)
+        assert killed.returncode == -signal.SIGKILL
+    lite.quiet("run")
+    [row] = lite.rows("state, reason, crashes, attempts", "task = 'poison'")
+    assert row == ("dead", "crash-loop", 3, 0)
+    assert job(lite, "fine")[0] == "done"
+
+
+def test_an_at_most_once_job_is_held_after_a_crash_and_never_repeated(shop):
+    shop.insert("once", '{"name":"o","seconds":30}')
+    shop.insert("mark", '{"name":"m"}')
+    victim = shop.start("run")
+    eventually(lambda: effects(shop), what="the effect")
+    assert shop.rows("started_at", "task = 'once'")[0][0] is not None
+    victim.kill()
+    victim.wait(60)
+    eventually(lambda: not left_over(shop), what="the death of the workers")
+    shop.quiet("run")
+    shop.quiet("run")
+    assert effects(shop) == ["o", "m"]
+    assert job(shop, "once")[0] == "held"
+    assert "unknown" in job(shop, "once")[2]
+
+
+def test_an_at_most_once_job_that_ends_well_is_done(shop):
+    shop.insert("once", '{"name":"o"}')
+    shop.insert("mark", '{"name":"m"}')
+    shop.quiet("run")
+    assert states(shop) == {"done": 2}
+
+
+def test_a_living_run_of_another_host_is_left_alone(shop):
+    shop.insert("mark", '{"name":"a"}')
+    store = shop.store()
+    store.take("default", store.standing("default"), "f" * 32, "another-host", "elsewhere", 4711, 120)
+    shop.quiet("run")
+    assert effects(shop) == []
+    assert "event=held-elsewhere" in shop.log()
+    store._write("UPDATE asyncsend_status SET lease_until = FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - 1)")
+    shop.quiet("run")
+    assert effects(shop) == ["a"]
+    store.close()
+
+
+def test_a_run_that_lost_its_lease_stops_and_none_of_its_results_is_taken(shop):
+    shop.insert("mark", '{"name":"slow","seconds":2}')
+    run = shop.start("run")
+    eventually(lambda: effects(shop), what="the job")
+    store = shop.store()
+    store._write("UPDATE asyncsend_status SET owner = 'ffffffffffffffffffffffffffffffff', lock_id = 'other', generation = generation + 1")
+    store._write("UPDATE asyncsend_jobs SET state = 'ready', token = NULL")
+    out, err = run.communicate(timeout=60)
+    assert (run.returncode, out, err) == (0, b"", b"")
+    assert states(shop) == {"ready": 1}
+    assert "event=job-late" in shop.log()
+    store.close()
+
+
+def test_queues_are_served_in_order_and_paused_ones_not(lite):
+    lite.tasks(TASKS)
+    for queue in ("low", "b", "critical", "default", "paused"):
+        lite.insert("mark", json.dumps({"name": queue}), queue=queue)
+    lite("pause", "paused")
+    lite.quiet("run")
+    assert effects(lite) == ["critical", "default", "b", "low"]
+    lite("resume", "paused")
+    lite.quiet("run", "--queues", "nothing")
+    assert len(effects(lite)) == 4
+    lite.quiet("run", "--queues", "paused")
+    assert effects(lite)[-1] == "paused"
+
+
+def test_an_urgent_job_overtakes_a_long_backlog(lite):
+    lite.tasks(TASKS)
+    for number in range(60):
+        lite.insert("mark", json.dumps({"name": f"bulk{number}", "seconds": 0.1}))
+    run = lite.start("run", "--max-time", "30s")
+    eventually(lambda: len(effects(lite)) >= 3, what="three jobs")
+    lite.insert("mark", '{"name":"urgent"}', queue="critical")
+    eventually(lambda: "urgent" in effects(lite), what="the urgent job")
+    assert len(effects(lite)) < 50, "it did not wait for the backlog"
+    run.terminate()
+    assert run.wait(60) == 0
+
+
+def test_an_expired_job_is_cancelled_instead_of_executed(shop):
+    shop.sql("INSERT INTO asyncsend_jobs (task, payload, expires_at) VALUES ('mark', '{}', FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - 5))")
+    shop.quiet("run")
+    assert job(shop, "mark")[:3] == ("cancelled", 0, "expired")
+    assert effects(shop) == []
+
+
+def test_max_jobs_and_max_time_end_a_run_and_leave_the_rest(lite):
+    lite.tasks(TASKS)
+    for number in range(6):
+        lite.insert("mark", json.dumps({"name": f"j{number}", "seconds": 0.3}))
+    lite.quiet("run", "--max-jobs", "2")
+    assert states(lite) == {"done": 2, "ready": 4}
+    assert lite.store().runs(1)[0].stopped == "max-jobs"
+    lite.quiet("run", "--max-time", "0.2")
+    assert lite.store().runs(1)[0].stopped in ("max-time", "no-room")
+    assert states(lite)["ready"] >= 2
+    assert [row for row in lite.rows("attempts", "state = 'ready'") if row != (0,)] == []
+
+
+def test_linger_waits_for_new_jobs(lite):
+    lite.tasks(TASKS)
+    run = lite.start("run", "--linger", "--max-time", "60s")
+    eventually(lambda: lite.store().standing("default").status == "in-progress", what="the run")
+    lite.insert("mark", '{"name":"new"}')
+    eventually(lambda: effects(lite) == ["new"], what="the new job")
+    run.terminate()
+    assert run.wait(60) == 0
+    assert lite.store().standing("default").stopped == "sigterm"
+
+
+def test_workers_execute_at_the_same_time(lite):
+    lite.tasks(TASKS + "\n@task\ndef meet(who):\n    note(who)\n    while len(open(os.path.join(HERE, 'effects')).read().split()) < 3: time.sleep(0.01)\n")
+    for who in "abc":
+        lite.insert("meet", json.dumps({"who": who}))
+    lite.quiet("run", "--workers", "3")
+    assert states(lite) == {"done": 3}
+    assert sorted(effects(lite)) == ["a", "b", "c"]
+
+
+def test_a_module_that_cannot_be_imported_stops_no_mail(lite):
+    lite.tasks("this is no Python")
+    lite.insert("email", '{"to":"ann@example.com","subject":"Hi","text":"Hello"}')
+    lite.insert("mark", "{}")
+    lite.quiet("run")
+    assert job(lite, "email")[0] == "done"
+    assert job(lite, "mark")[:3] == ("ready", 0, "module-failed")
+    assert "SyntaxError" in job(lite, "mark")[3]
+    assert "event=module-failed" in lite.log()
+
+
+@pytest.mark.parametrize("source", ["import os; os._exit(3)", "import sys; sys.exit(0)", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"])
+def test_a_module_that_ends_the_process_stops_no_mail(lite, source):
+    lite.tasks(source)
+    lite.insert("email", '{"to":"ann@example.com","subject":"Hi","text":"Hello"}')
+    lite.insert("mark", "{}")
+    lite.quiet("run")
+    assert job(lite, "email")[0] == "done"
+    assert job(lite, "mark")[:3] == ("ready", 0, "module-failed")
+
+
+def test_old_finished_jobs_are_pruned(shop):
+    shop.insert("mark", '{"name":"old"}')
+    shop.quiet("run")
+    shop.sql("UPDATE asyncsend_jobs SET finished_at = FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - 700000)")
+    shop.sql("UPDATE asyncsend_status SET pruned_at = NULL")
+    shop.quiet("run")
+    assert shop.rows("id") == []
+    assert "event=pruned" in shop.log()
+
+
+def test_without_a_journal_every_result_is_written_at_once(shop):
+    (shop.home / "journal").mkdir()
+    for number in range(5):
+        shop.insert("mark", json.dumps({"name": f"j{number}"}))
+    shop.quiet("run")
+    assert states(shop) == {"done": 5}
+    assert "event=journal-broken" in shop.log()
+
+
+def test_a_full_disk_under_the_log_stops_nothing(lite):
+    (lite.home / "asyncsend.log").mkdir()
+    lite.insert("email", '{"to":"ann@example.com","subject":"Hi","text":"Hello"}')
+    lite.quiet("run")
+    assert job(lite, "email")[0] == "done"
+
+
+def test_a_thousand_jobs_leave_one_line_each_and_a_true_history(shop):
+    store = shop.store()
+    from asyncsend.job import NewJob
+
+    store.insert([NewJob("result", '{"a":1}', f"u{number}") for number in range(1000)])
+    shop.quiet("run")
+    assert states(shop) == {"done": 1000}
+    assert len(re.findall("event=job-done", shop.log())) == 1000
+    assert store.runs(1)[0].counts["done"] == 1000
+    store.close()
+
+
+def test_the_database_going_away_in_the_middle_is_exit_75_and_nothing_is_lost_or_repeated(tmp_path, server):
+    from parts import SHARED
+
+    if not (SHARED / "tcpfault.py").exists():
+        pytest.skip("the fault proxy is not at hand")
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("tcpfault", SHARED / "tcpfault.py")
+    tcpfault = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tcpfault)
+    with server.database() as name, tcpfault.FaultProxy(server.socket or (server.host, server.port)) as proxy:
+        direct = server.url(name)
+        made_store(direct).close()
+        site = Site(tmp_path / "home", direct)
+        site.tasks(TASKS)
+        for number in range(8):
+            site.insert("mark", json.dumps({"name": f"j{number}", "seconds": 0.3}))
+        login = f"{server.user}:{server.password}" if server.password else server.user
+        site.environment["ASYNCSEND_DATABASE_URL"] = f"mysql://{login}@127.0.0.1:{proxy.port}/{name}"
+        run = site.start("run")
+        eventually(lambda: effects(site), what="the first job")
+        proxy.mode = "refuse"
+        proxy.cut()
+        out, err = run.communicate(timeout=90)
+        assert run.returncode == 75, err
+        assert out == b""
+        assert err.count(b"\n") == 1
+        assert b"Traceback" not in err
+        eventually(lambda: not left_over(site), what="the end of the workers")
+        proxy.mode = "pass"
+        site.quiet("run")
+        assert states(site) == {"done": 8}
+        assert sorted(effects(site)) == sorted(f"j{number}" for number in range(8))
+
+
+def test_a_commit_whose_reply_is_lost_repeats_nothing(tmp_path, server):
+    from parts import SHARED
+
+    if not (SHARED / "tcpfault.py").exists():
+        pytest.skip("the fault proxy is not at hand")
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("tcpfault", SHARED / "tcpfault.py")
+    tcpfault = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tcpfault)
+    for pattern in (rb"state = 'running', token", rb"state = 'done'", rb"status = 'in-progress'", rb"status = 'idle'"):
+        for when in ("before", "after"):
+            with server.database() as name, tcpfault.FaultProxy(server.socket or (server.host, server.port)) as proxy:
+                made_store(server.url(name)).close()
+                site = Site(tmp_path / f"home-{time.monotonic_ns()}", server.url(name))
+                site.tasks(TASKS)
+                for number in range(3):
+                    site.insert("mark", json.dumps({"name": f"j{number}"}))
+                login = f"{server.user}:{server.password}" if server.password else server.user
+                site.environment["ASYNCSEND_DATABASE_URL"] = f"mysql://{login}@127.0.0.1:{proxy.port}/{name}"
+                rule = tcpfault.Rule(pattern, when)
+                proxy.rules.append(rule)
+                site.quiet("run")
+                assert rule.hits == 1, f"{pattern!r} was never cut"
+                assert states(site) == {"done": 3}, f"{when} {pattern!r}"
+                assert effects(site) == ["j0", "j1", "j2"]
+                assert site.store().standing("default").status == "idle"
