@@ -220,7 +220,7 @@ class _Minute:
         paused = self.store.pauses() if self.holding.seen.pauses or self.looked else {}
         self.looked = True
         names = queues.in_order(self.store.ready_queues(), self.order, paused)
-        jobs = self.store.claim(names, limit, os.urandom(16).hex(), self.holding.generation) if names and limit else []
+        jobs = self.store.claim(names, limit, os.urandom(16).hex(), self.holding.generation, self.holding.owner) if names and limit else []
         if jobs:
             self._open_row()
             self._hire()

@@ -193,6 +193,13 @@ def test_a_claim_whose_reply_was_lost_returns_what_it_took(store):
     assert {job.id for job in claim(store, 3, with_token=same)} == {job.id for job in first}
 
 
+def test_a_run_that_lost_the_status_row_claims_nothing(store):
+    store.insert([new()])
+    store.take("default", store.standing("default"), "a" * 32, "lock", "host", 1, 120)
+    assert store.claim(["default"], 5, token(), 1, "b" * 32) == []
+    assert len(store.claim(["default"], 5, token(), 1, "a" * 32)) == 1
+
+
 def test_done_is_written_once_and_charged_once(store):
     store.insert([new(uid="a")])
     [job] = claim(store)

@@ -128,8 +128,12 @@ class Store(Protocol):
     def ready_queues(self) -> list[str]:
         """The names of the queues that hold ready jobs, due or not, in the order of the index."""
 
-    def claim(self, queues: Iterable[str], limit: int, token: str, run_id: int) -> list[Job]:
-        """At most `limit` due jobs, now running under `token`: queue by queue, priority high to low, then run_at, then id."""
+    def claim(self, queues: Iterable[str], limit: int, token: str, run_id: int, owner: str | None = None) -> list[Job]:
+        """
+        At most `limit` due jobs, now running under `token`: queue by queue, priority high to low, then run_at, then id.
+
+        With `owner`, only while that owner holds a status row: a run that lost it claims nothing more.
+        """
 
     def running(self, limit: int) -> list[Job]:
         """Jobs in state running, without their payloads."""

@@ -236,7 +236,7 @@ class SqlStore:
         return names
 
     @resolved
-    def claim(self, queues: Iterable[str], limit: int, token: str, run_id: int) -> list[Job]:
+    def claim(self, queues: Iterable[str], limit: int, token: str, run_id: int, owner: str | None = None) -> list[Job]:
         wanted: list[int] = []
         for queue in queues:
             wanted += self._candidates(queue, limit - len(wanted))
@@ -246,8 +246,9 @@ class SqlStore:
             # By primary key, with the state checked again: locks exactly these rows, under any isolation level, so no
             # producer's INSERT waits or deadlocks, and a server without SKIP LOCKED serves as well.
             self._write(
-                "UPDATE asyncsend_jobs /*by key*/ SET state = 'running', token = :token, run_id = :run_id WHERE id IN :ids AND state = 'ready'",
-                token=bytes.fromhex(token), run_id=run_id, ids=sorted(wanted),
+                "UPDATE asyncsend_jobs /*by key*/ SET state = 'running', token = :token, run_id = :run_id WHERE id IN :ids AND state = 'ready'"
+                " AND (:owner IS NULL OR EXISTS (SELECT 1 FROM asyncsend_status WHERE owner = :owner))",
+                token=bytes.fromhex(token), run_id=run_id, ids=sorted(wanted), owner=owner,
             )  # fmt: skip
         # What carries the fresh token is ours, also when the reply of an earlier try was lost.
         rows = self._rows(
