@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -78,7 +77,7 @@ def take(store: Store, lock_id: str, clock: Callable[[], float] = boot_clock) ->
     if seen.alive and seen.lock_id != lock_id:
         raise HeldElsewhere(f"{seen.host} pid {seen.pid} since {seen.started_at}")
     owner = os.urandom(16).hex()
-    if not store.take(SCOPE, seen, owner, lock_id, socket.gethostname(), os.getpid(), LEASE):
+    if not store.take(SCOPE, seen, owner, lock_id, os.uname().nodename, os.getpid(), LEASE):
         raise HeldElsewhere("another run was quicker")
     holding = Holding(store, owner, seen, seen.generation + 1, clock, 0.0, 0.0)
     holding._renewed(asked_at)  # noqa: SLF001 - our own

@@ -1,0 +1,91 @@
+"""The ladder: a module imports only from rungs to its left, SQL stands only under store/, and each room can be found."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "asyncsend"
+LADDER = [
+    ["errors", "times", "backoff", "answers", "job"],
+    ["config", "log", "budget", "deathsig"],
+    ["store", "store.sql", "store.mysql", "store.sqlite", "store.foreign", "schema",
+     "tasks", "tasks.members", "tasks.http", "tasks.smtp", "tasks.email", "tasks.sms", "tasks.webhook", "tasks.command"],
+    ["lock", "status", "journal", "producer", "queues", "deadletters", "explain", "doctor"],
+    ["execute", "workers"],
+    ["run"],
+    ["testing", "cli", "cli.session", "cli.run", "cli.setup", "cli.enqueue", "cli.jobs", "cli.dead", "cli.queues", "cli.status", "cli.doctor", "cli.demo"],
+]  # fmt: skip
+EDGE = {"__init__", "__main__"}  # the package's door and the command's: they may know every room
+RUNG = {name: number for number, rung in enumerate(LADDER) for name in rung}
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = path
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    """The rooms a module imports, at its top or inside its functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "asyncsend":
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.split(".")[0] == "asyncsend"]
+        for name in names:
+            room = name.removeprefix("asyncsend.")
+            while room and room not in RUNG:
+                room = room.rpartition(".")[0]
+            if room:
+                found.add(room)
+    return found
+
+
+def test_every_module_has_its_rung():
+    assert set(modules()) - EDGE == set(RUNG)
+
+
+@pytest.mark.parametrize("name", sorted(set(modules()) - EDGE))
+def test_a_module_imports_only_from_its_own_rung_or_the_left(name):
+    for room in imports(modules()[name]):
+        assert RUNG[room] <= RUNG[name], f"{name} imports {room}, which stands to its right"
+
+
+@pytest.mark.parametrize("name", sorted(set(modules()) - EDGE))
+def test_store_and_tasks_do_not_know_each_other(name):
+    for one, other in (("store", "tasks"), ("tasks", "store")):
+        if name.split(".")[0] == one:
+            assert not [room for room in imports(modules()[name]) if room.split(".")[0] == other]
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_sql_stands_only_under_store(name):
+    if name.split(".")[0] == "store":
+        return
+    for node in ast.walk(ast.parse(modules()[name].read_text("utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            assert not re.search(r"\b(SELECT .* FROM|INSERT INTO|UPDATE \w+ SET|DELETE FROM)\b", node.value), f"{name}: {node.value[:60]}"
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_no_room_is_called_utils_or_manager_or_helpers(name):
+    assert not re.search(r"util|manager|helper|common|base$", name)
+
+
+@pytest.mark.parametrize("name", sorted(set(modules()) - {"cli.demo"}))
+def test_every_module_says_what_it_is_for(name):
+    assert ast.get_docstring(ast.parse(modules()[name].read_text("utf-8")))
+
+
+def test_run_reads_as_the_story_of_one_minute():
+    """The steps of DESIGN section 5 stand in run.py in their order."""
+    source = (PACKAGE / "run.py").read_text("utf-8")
+    steps = ["lock.acquire()", "status.take(", "minute.recover()", "minute.drain(", "minute.prune()", "minute.close()", "lock.release()"]
+    places = [source.rindex(step) if step == "lock.release()" else source.index(step) for step in steps]
+    assert places[:6] == sorted(places[:6])

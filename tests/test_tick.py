@@ -1,0 +1,70 @@
+"""What an empty minute may cost: no import it does not need, and few statements. Never a time: benchmarks/tick.py has the ratios."""
+
+import subprocess
+import sys
+
+from parts import Site, made_store
+
+HEAVY = ("requests", "urllib3", "email", "smtplib", "asyncio", "flask", "jinja2", "logging", "multiprocessing", "concurrent", "http", "xml", "rich", "importlib.metadata", "uuid")
+# uuid comes with click itself; nothing of ours may add to that list.
+ALLOWED = {"uuid"}
+
+PROGRAM = """
+import sys, runpy
+sys.argv = ["asyncsend", "run"]
+try:
+    runpy.run_module("asyncsend", run_name="__main__")
+except SystemExit as left:
+    assert not left.code, left.code
+import json
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+def modules_after(site) -> set[str]:
+    import json
+
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=site.environment, capture_output=True, text=True, cwd="/", check=True)
+    return set(json.loads(done.stdout))
+
+
+def is_in(heavy: str, modules: set[str]) -> bool:
+    return any(name == heavy or name.startswith(heavy + ".") for name in modules)
+
+
+def test_an_empty_minute_imports_nothing_heavy(site):
+    loaded = modules_after(site)
+    assert [heavy for heavy in HEAVY if is_in(heavy, loaded) and heavy not in ALLOWED] == []
+    assert not {name for name in loaded if name.startswith("asyncsend.tasks")}
+    assert "asyncsend.workers" not in loaded
+    assert "pymysql" not in loaded or "sqlite3" not in loaded
+
+
+def test_a_run_that_finds_the_lock_held_imports_no_database_driver(tmp_path):
+    import fcntl
+
+    site = Site(tmp_path / "home", "mysql://nobody@127.0.0.1:1/nowhere")
+    with open(site.home / "asyncsend.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        loaded = modules_after(site)
+    assert not {"pymysql", "sqlite3", "ssl", "socket"} & loaded
+
+
+def test_an_empty_minute_asks_at_most_six_statements_two_of_them_writes(tmp_path, server):
+    with server.database() as name:
+        url = server.url(name)
+        made_store(url).close()
+        site = Site(tmp_path / "home", url)
+        site.quiet("run")  # the first one prunes
+
+        def counted():
+            with server.connect(name) as connection, connection.cursor() as cursor:
+                cursor.execute("SHOW GLOBAL STATUS LIKE 'Com\\_%'")
+                return {key: int(value) for key, value in cursor.fetchall()}
+
+        quiet = counted(), counted()
+        site.quiet("run")
+        after = counted()
+        growth = {key: after[key] - quiet[1][key] - (quiet[1][key] - quiet[0][key]) for key in after}
+        assert 0 < sum(growth.values()) <= 6
+        assert growth["Com_update"] + growth["Com_insert"] + growth["Com_delete"] + growth.get("Com_replace", 0) <= 2
