@@ -387,9 +387,10 @@ class SmtpSink:
             def factory(self):
                 return Server(self.handler, **self.SMTP_kwargs)
 
-        self.controller = Sink(Handler(), hostname="127.0.0.1", port=0, data_size_limit=50_000_000, **options)
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        self.controller = Sink(Handler(), hostname="127.0.0.1", port=self.port, data_size_limit=50_000_000, **options)
         self.controller.start()
-        self.port = self.controller.server.sockets[0].getsockname()[1]
 
     @staticmethod
     def _said(server, reply: str) -> str:
