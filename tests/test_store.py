@@ -167,6 +167,37 @@ def test_claim_passes_over_future_jobs_and_takes_them_when_due(store, clock):
     assert [job.uid for job in claim(store)] == ["soon"]
 
 
+def test_a_claim_reads_no_future_and_no_finished_row(store):
+    """Counted by the server, not timed: what a claim touches does not grow with what is not due."""
+    if not hasattr(store, "options"):
+        plan = " ".join(str(row) for row in store._rows("EXPLAIN QUERY PLAN SELECT id FROM asyncsend_jobs WHERE state = 'ready' AND queue = 'q' AND priority = 0"
+                                                        " AND (run_at IS NULL OR run_at <= NOW(6)) ORDER BY run_at, id LIMIT 5"))  # fmt: skip
+        assert "SEARCH asyncsend_jobs USING" in plan
+        return
+
+    def reads() -> int:
+        return sum(int(value) for name, value in store._rows("SHOW SESSION STATUS LIKE 'Handler_read%'"))
+
+    def touched() -> int:
+        before = reads()
+        claimed = claim(store, 5, ("*",))
+        after = reads()
+        store.settle([Settlement(job.id, job.token, outcomes.release()) for job in claimed])
+        assert len(claimed) == 5
+        return after - before
+
+    store.insert([new() for _ in range(5)])
+    store._rows("SELECT COUNT(*) FROM asyncsend_jobs")
+    alone = touched()
+    for priority in (0, 3):
+        store.insert([new(delay=86400, priority=priority) for _ in range(1500)])
+    done = [new(run_at=1_700_000_000) for _ in range(500)]
+    store.insert(done)
+    store._write("UPDATE asyncsend_jobs SET state = 'done', finished_at = NOW(6) WHERE run_at < '2024-01-01'")
+    store._rows("SELECT COUNT(*) FROM asyncsend_jobs")
+    assert touched() <= alone + 60
+
+
 def test_a_null_run_at_is_due_at_once(store):
     store._write("INSERT INTO asyncsend_jobs (task, payload, run_at) VALUES ('email', '{}', NULL)")
     assert len(claim(store)) == 1
