@@ -17,7 +17,7 @@ from datetime import timedelta
 from asyncsend.times import seconds_of
 
 
-class Answer(Exception):  # noqa: N818 - an answer is no error
+class Answer(Exception):
     """The root; a plain return value or None means the job is done."""
 
 

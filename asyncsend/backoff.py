@@ -25,7 +25,10 @@ class Backoff:
     def delay(self, attempt: int, chance: float) -> float:
         """Seconds to wait after `attempt` (1 for the first) failed; `chance` lies in [0, 1)."""
         # The exponent is bounded so that attempt 2,000 is not an OverflowError.
-        ceiling = min(self.cap, self.base * self.factor ** min(attempt - 1, 64))
+        try:
+            ceiling = min(self.cap, self.base * self.factor ** min(attempt - 1, 64))
+        except OverflowError:  # a factor of 100,000 does that at the 64th power
+            ceiling = self.cap
         return self.floor + chance * max(0.0, ceiling - self.floor)
 
 

@@ -7,6 +7,7 @@ The same rules decide for a job that ran to an end (in the worker) and for one w
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 import traceback
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncsend import job as outcomes
 from asyncsend.answers import Answer, BadPayload, Cancel, Refused, Retry, Snooze, Unknown
+from asyncsend.errors import ConfigurationError
 from asyncsend.job import MAX_RESULT_BYTES, MAX_TEXT, MAX_TIMEOUT_SECONDS, Job, Outcome, members_of, printable
 from asyncsend.tasks import AT_MOST_ONCE, Policy
 
@@ -24,8 +26,9 @@ if TYPE_CHECKING:
     from asyncsend.tasks import Tasks
 
 _OUR_FOLDER = __file__.rpartition("/")[0]
+_HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 CRASH_LIMIT = 3  # deaths of its run with this job in flight; then it is a poison job
-MODULE_PAUSE = 120.0  # seconds a job waits while a module that may define its task cannot be imported
+MODULE_PAUSE = 120.0  # seconds a job waits while a module that may define its task cannot be imported, or a setting of its task is wrong
 
 
 def before(job: Job) -> Outcome | None:
@@ -43,7 +46,11 @@ def before(job: Job) -> Outcome | None:
 
 def execute(job: Job, tasks: Tasks, chance: Callable[[], float], clock: Callable[[], float] = time.monotonic) -> Outcome:
     """The outcome of running this job here and now. Catches whatever the task raises, SystemExit too; KeyboardInterrupt is let through."""
-    task = tasks.find(job.task)
+    try:
+        task = tasks.find(job.task)
+    except ConfigurationError as error:
+        # A person has to mend it, and then the job goes out as if nothing had been: it is not the job's fault.
+        return outcomes.snooze(MODULE_PAUSE, "configuration", printable(str(error)))
     if task is None:
         if tasks.failed_modules and not job.task.startswith("command."):
             failed = "; ".join(f"{name} ({why})" for name, why in tasks.failed_modules.items())
@@ -60,25 +67,30 @@ def execute(job: Job, tasks: Tasks, chance: Callable[[], float], clock: Callable
         answer = raised
     except BaseException as error:  # noqa: BLE001 - the whole point: nothing a task raises may end the run
         answer = Retry(None, described(error), reason="exited" if isinstance(error, SystemExit) else "exception")
-    return replace(meaning(answer, job, task.policy, chance), seconds=clock() - began)
+    try:
+        outcome = meaning(answer, job, task.policy, chance)
+    except Exception as error:  # noqa: BLE001 - an answer of a class of the user's own, or one made of the wrong values
+        unreadable = f"the task's answer, a {type(answer).__name__}, cannot be read ({described(error)}): make it of text and a number of seconds"
+        outcome = _again(job, task.policy, None, "bad-answer", unreadable, chance)
+    return replace(outcome, seconds=clock() - began)
 
 
 def meaning(answer: Answer, job: Job, policy: Policy, chance: Callable[[], float]) -> Outcome:
     """What an answer leads to for this job: its attempts, its policy."""
-    why = printable(str(answer))
+    why = printable(_words(answer))
     match answer:
         case Cancel():
             return outcomes.cancel("cancelled-by-task", why)
         case Snooze():
-            return outcomes.snooze(max(0.0, min(answer.delay, 3650 * 86400)), answer.reason, why)
+            return outcomes.snooze(max(0.0, min(answer.delay, 3650 * 86400)), _word(answer.reason), why)
         case Refused():
-            return outcomes.bury(answer.reason, why)
+            return outcomes.bury(_word(answer.reason), why)
         case Unknown():
             if policy.delivery == AT_MOST_ONCE or policy.on_unknown == "hold":
                 return outcomes.hold("unknown", f"{why}. Find out whether it happened, then `asyncsend release` or `asyncsend cancel` it")
             return _again(job, policy, None, "unknown", why, chance)
         case Retry():
-            return _again(job, policy, answer.delay, answer.reason, why, chance)
+            return _again(job, policy, answer.delay, _word(answer.reason), why, chance)
     return outcomes.bury("bad-answer", f"the task raised {type(answer).__name__}, which is no answer asyncsend knows: {why}")
 
 
@@ -117,15 +129,24 @@ def parsed(payload: str) -> dict[str, Any]:
 
 def described(error: BaseException) -> str:
     """An exception in words: class, message, and where in the task it was raised; safe for exceptions that cannot even be printed."""
-    try:
-        words = str(error)
-    except BaseException as inner:  # noqa: BLE001 - __str__ of somebody else's exception may do anything
-        words = f"(its message raises {type(inner).__name__})"
+    words = _words(error)
     if isinstance(error, SystemExit):
         return f"the task called sys.exit({printable(words, 60)}): return instead"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_OUR_FOLDER)][-3:]
     where = " < ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in reversed(frames))
     return f"{type(error).__name__}: {printable(words, 1500)}" + (f" [{where}]" if where else "")
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException as inner:  # noqa: BLE001 - __str__ of somebody else's exception may do anything
+        return f"(its message raises {type(inner).__name__})"
+
+
+def _word(reason: Any) -> str:
+    """A reason as the column takes it: at most 64 characters of ASCII, for a task may say anything."""
+    return re.sub(r"[^A-Za-z0-9_.:-]+", "-", str(reason))[:64] or "unnamed"
 
 
 def _again(job: Job, policy: Policy, delay: float | None, reason: str, why: str, chance: Callable[[], float]) -> Outcome:
@@ -143,7 +164,9 @@ def _as_result(value: Any) -> str | None:
     if value is None:
         return None
     try:
-        text = json.dumps(value, ensure_ascii=False, default=lambda one: printable(repr(one), 200))
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=lambda one: printable(repr(one), 200))
+        if _HALF_A_PAIR.search(text):
+            text = json.dumps(json.loads(text))  # it can stand in JSON as \\ud800, but in no column
     except BaseException as error:  # noqa: BLE001 - a result that cannot be written does not undo the work
         text = json.dumps(f"({type(value).__name__} that cannot be written as JSON: {type(error).__name__})")
     return text if len(text.encode("utf-8", "replace")) <= MAX_RESULT_BYTES else json.dumps(text[:1000] + "… (cut)")

@@ -121,7 +121,7 @@ class Tasks:
         loaded = [module for module in self.settings.task_modules if module not in self.failed_modules]
         if name.startswith("command."):
             return (
-                f"no command is called {printable(name, 100)!r} here: set ASYNCSEND_COMMAND_{printable(name[8:], 60).upper()}=\"program argument\""
+                f'no command is called {printable(name, 100)!r} here: set ASYNCSEND_COMMAND_{printable(name[8:], 60).upper()}="program argument"'
                 " in .env, then `asyncsend release` the job"
             )
         return (

@@ -37,13 +37,17 @@ class Command:
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         environment |= {"ASYNCSEND_JOB": job.idempotency_key, "ASYNCSEND_JOB_ID": str(job.id), "ASYNCSEND_ATTEMPT": str(job.attempts + 1)}
         try:
-            process = subprocess.Popen(  # noqa: S603 - an argument list from the settings, no shell
-                self.argv, stdin=subprocess.PIPE, env=environment, cwd=os.path.expanduser("~"), preexec_fn=_die_with_parent, process_group=None
-            )  # noqa: PLW1509 - one thread, and the function only makes a system call
+            process = subprocess.Popen(  # an argument list from the settings, no shell
+                self.argv,
+                stdin=subprocess.PIPE,
+                env=environment,
+                cwd=os.path.expanduser("~"),
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one thread, and the function only makes a system call
+            )
         except OSError as error:
             raise Retry(None, f"cannot start {self.argv[0]!r} ({error.strerror}): check ASYNCSEND_COMMAND_{self.name.upper()}", reason="cannot-start") from error
+        assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            assert process.stdin is not None
             process.stdin.write(job.payload.encode("utf-8", "replace"))
         with contextlib.suppress(BrokenPipeError):  # a program need not read its input
             process.stdin.close()
@@ -51,9 +55,16 @@ class Command:
         if code == os.EX_DATAERR:
             raise Refused(f"{self.argv[0]} exited with 65 (EX_DATAERR): it will never take this payload", reason="exit-65")
         if code < 0:
-            raise Retry(None, f"{self.argv[0]} was killed by {signal.Signals(-code).name}", reason="killed")
+            raise Retry(None, f"{self.argv[0]} was killed by {_name(-code)}", reason="killed")
         if code:
             raise Retry(None, f"{self.argv[0]} exited with {code}", reason=f"exit-{code}")
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have no name in Python
+        return f"signal {number}"
 
 
 def _die_with_parent() -> None:

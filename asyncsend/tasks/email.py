@@ -9,10 +9,10 @@ import re
 import subprocess
 from email.headerregistry import Address
 from email.message import EmailMessage
-from email.policy import SMTP
+from email.policy import SMTP, EmailPolicy
 from email.utils import format_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from urllib.parse import unquote, urlsplit
 
 from asyncsend import backoff
@@ -28,7 +28,19 @@ if TYPE_CHECKING:
 
 # 998 is RFC 5322's limit of a line. With the usual 78, Python folds a long List-Unsubscribe into encoded words, which Gmail
 # ignores (cpython#74717, flask-mail#246). 7bit: a relay need not know 8BITMIME.
-POLICY_OF_MESSAGE = SMTP.clone(max_line_length=998, cte_type="7bit")
+_FOLDED = SMTP.clone(max_line_length=76)
+LONGEST_WORD = 900  # of a header: with its name it fits into a line of 998
+
+
+class _MessagePolicy(EmailPolicy):
+    """Plain headers in one line of at most 998; those that need encoded words folded so that none is longer than the 75 of RFC 2047."""
+
+    def fold_binary(self, name: str, value: Any) -> bytes:
+        plain = value.isascii() and all(len(word) <= LONGEST_WORD for word in value.split())
+        return super().fold_binary(name, value) if plain else _FOLDED.fold_binary(name, value)
+
+
+POLICY_OF_MESSAGE = _MessagePolicy(linesep="\r\n", max_line_length=998, cte_type="7bit")
 MAX_MESSAGE_BYTES = 20 * 1024 * 1024  # the common limit of hosts (Hostinger 20 MB; OVH 10, DreamHost 40)
 # What belongs to the message's frame: set from the members, or by whoever relays it.
 OURS = (
@@ -96,7 +108,12 @@ def compose(payload: Payload, job: Job, default_from: str, attachments: Path) ->
     message["Message-ID"] = f"<{job.idempotency_key}@{sender.domain}>"
     headers = header_names(payload.get("headers"), forbidden=OURS)
     for name, value in headers.items():
-        message[name] = value
+        if value.isascii() and any(len(word) > LONGEST_WORD for word in value.split()):
+            raise BadPayload(f"headers: {name} holds a word of more than {LONGEST_WORD} characters, which fits into no line of a mail")
+        try:
+            message[name] = value
+        except (ValueError, IndexError, AttributeError) as error:  # what the parsers of structured headers raise
+            raise BadPayload(f"headers: {name} cannot be written ({error})") from error
     if not any(name.lower() == "auto-submitted" for name in headers):
         message["Auto-Submitted"] = "auto-generated"  # RFC 3834: holiday notices do not answer it
     if plain is not None:
@@ -107,9 +124,29 @@ def compose(payload: Payload, job: Job, default_from: str, attachments: Path) ->
         message.set_content(html, subtype="html")
     _attach(message, payload.get("attachments"), attachments)
     raw = message.as_bytes()
+    _unbroken(message, raw)
     if len(raw) > MAX_MESSAGE_BYTES:
         raise BadPayload(f"the message is {len(raw):,} bytes with its attachments; the limit is {MAX_MESSAGE_BYTES:,}: send a link instead")
     return sender.addr_spec, to.addr_spec, raw
+
+
+def _unbroken(message: EmailMessage, raw: bytes) -> None:
+    """
+    BadPayload if a header has turned into two on its way to the wire.
+
+    Python before 3.12.5 decodes `=?utf-8?q?a=0ABcc:…?=` in a value and writes the line break it finds there (CVE-2024-6923).
+    """
+    previous = ""
+    wanted = iter(message.keys())
+    for line in raw.partition(b"\r\n\r\n")[0].splitlines():
+        if line[:1] in (b" ", b"\t"):
+            continue
+        name = line.partition(b":")[0].decode("ascii", "replace")
+        if name != next(wanted, None):
+            raise BadPayload(f"{previous} hides a line break in an encoded word: write the text itself")
+        previous = name
+    if next(wanted, None) is not None:
+        raise BadPayload(f"{previous} hides a line break in an encoded word: write the text itself")
 
 
 _LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")  # dot-atom of RFC 5322
@@ -123,7 +160,11 @@ def address(member: str, value: str) -> Address:
     if bracket:
         if not rest.endswith(">"):
             raise BadPayload(f"{member} {printable(value, 80)!r} has no closing >")
-        spec, name = rest[:-1].strip(), name.strip().strip('"').replace('\\"', '"')
+        spec, name = rest[:-1].strip(), name.strip()
+        if len(name) > 1 and name[0] == name[-1] == '"':
+            name = re.sub(r"\\(.)", r"\1", name[1:-1])
+        elif "," in name and "@" in name:
+            spec = value
     else:
         name = ""
     if spec.count("@") > 1 or "," in spec or ";" in spec or "<" in name or ">" in name:
@@ -169,8 +210,12 @@ def _attach(message: EmailMessage, attachments: Any, folder: Path) -> None:
             content = _file(label, path or "", folder)
         import mimetypes
 
-        kind = (mimetypes.guess_type(name)[0] or "application/octet-stream").split("/")
-        message.add_attachment(content, maintype=kind[0], subtype=kind[1], filename=name)
+        guessed, compressed = mimetypes.guess_type(os.path.basename(name))
+        # A mail inside a mail may not be base64 (RFC 2046 section 5.2.1), and a .tar.gz is no tar.
+        if guessed is None or compressed or guessed.startswith(("message/", "multipart/")):
+            guessed = "application/octet-stream"
+        maintype, _, subtype = guessed.partition("/")
+        message.add_attachment(content, maintype=maintype, subtype=subtype, filename=name)
 
 
 def _file(label: str, path: str, folder: Path) -> bytes:
@@ -230,7 +275,7 @@ class Maildir:
 class Sendmail:
     """The host's own sendmail program; its exit code says what it did (sysexits.h, as Postfix and Exim use it)."""
 
-    NEVER = {os.EX_DATAERR: "the message is malformed", os.EX_NOUSER: "no such user", os.EX_NOHOST: "no such host"}
+    NEVER: ClassVar = {os.EX_DATAERR: "the message is malformed", os.EX_NOUSER: "no such user", os.EX_NOHOST: "no such host"}
 
     def __init__(self, program: str) -> None:
         self.program = program

@@ -11,6 +11,8 @@ from asyncsend.job import printable
 if TYPE_CHECKING:
     from asyncsend.tasks import Payload
 
+# What ends a line for some reader: control characters, and what Unicode and str.splitlines take for line ends.
+_BREAK = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,76}")  # token of RFC 9110, inside the ftext of RFC 5322
 
 
@@ -30,7 +32,7 @@ def text(payload: Payload, name: str, *, required: bool = False, one_line: bool 
         return None
     if not isinstance(value, str):
         raise BadPayload(f"{name} must be text, not {type(value).__name__}")
-    if one_line and re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value):
+    if one_line and _BREAK.search(value):
         raise BadPayload(f"{name} holds a line break or control character: {printable(value, 60)!r}")
     if required and not value.strip():
         raise BadPayload(f"{name} is empty")
@@ -48,6 +50,6 @@ def header_names(headers: Any, *, forbidden: tuple[str, ...]) -> dict[str, str]:
             raise BadPayload(f"headers: {printable(name, 60)!r} is no header name")
         if name.lower() in forbidden:
             raise BadPayload(f"headers: {name} is set by asyncsend and cannot be given")
-        if not isinstance(value, str) or re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value):
+        if not isinstance(value, str) or _BREAK.search(value):
             raise BadPayload(f"headers: the value of {name} must be text on one line")
     return dict(headers)
