@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 from asyncsend import times
 from asyncsend.errors import ConfigurationError
+from asyncsend.job import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from datetime import tzinfo
 
 PREFIX = "ASYNCSEND_"
@@ -98,7 +99,7 @@ class Settings:
 
         found = {part for secret in self.webhook_secrets for part in (secret, secret.removeprefix("whsec_"))}
         for url in (self.database_url, self.email_url, self.sms_url):
-            netloc = urlsplit(url).netloc
+            netloc = urlsplit(url).netloc  # load has split it before: it can be
             if ":" in netloc.rpartition("@")[0]:
                 password = netloc.rpartition("@")[0].partition(":")[2]
                 found |= {password, unquote(password)}
@@ -118,9 +119,10 @@ def load(environ: Mapping[str, str]) -> Settings:
     if "ASYNCSEND_HOME" in given:
         raise ConfigurationError(f"{env_path} sets ASYNCSEND_HOME, but lies in it: set it in the environment or the crontab instead")
     given.update({name: (value, "environment") for name, value in environ.items() if name.startswith(PREFIX) and not name.startswith(TEST)})
-    for name, (_, origin) in given.items():
-        if name not in DECLARED and not re.fullmatch(COMMAND + "[A-Z0-9_]+", name):
-            raise ConfigurationError(f"{origin} sets {name}, which is no setting of asyncsend{_nearest(name)}: see `asyncsend config`")
+    for name in environ:
+        if name in given and not _known(name):
+            advice = f"run `unset {name}`" if name.isidentifier() else "remove it"
+            raise ConfigurationError(f"the environment sets {printable(name, 80)}, which is no setting of asyncsend{_nearest(name)}: {advice}")
     origins = {name: given.get(name, (default, "default")) for name, (default, _) in DECLARED.items()}
     origins.update({name: found for name, found in given.items() if name.startswith(COMMAND)})
 
@@ -131,35 +133,30 @@ def load(environ: Mapping[str, str]) -> Settings:
         try:
             return convert(value(name))
         except ValueError as error:
-            raise ConfigurationError(f"{origins[name][1]} sets {name}={value(name)!r}: {rule or error}") from error
+            shown = masked(name, value(name))
+            raise ConfigurationError(f"{origins[name][1]} sets {name}={printable(repr(shown), 120)}: {rule or error}") from error
 
     def path(name: str, default: Path) -> Path:
         return Path(os.path.expanduser(value(name))).absolute() if value(name) else default
 
-    prefix = value("ASYNCSEND_TABLE_PREFIX")
-    if not re.fullmatch(r"[A-Za-z0-9_]{1,32}", prefix):
-        raise ConfigurationError(f"{origins['ASYNCSEND_TABLE_PREFIX'][1]} sets ASYNCSEND_TABLE_PREFIX={prefix!r}: use 1 to 32 letters, digits or _")
-    on_unknown = value("ASYNCSEND_EMAIL_ON_UNKNOWN")
-    if on_unknown not in ("retry", "hold"):
-        raise ConfigurationError(f"{origins['ASYNCSEND_EMAIL_ON_UNKNOWN'][1]} sets ASYNCSEND_EMAIL_ON_UNKNOWN={on_unknown!r}: use retry or hold")
     return Settings(
         home=home,
-        database_url=value("ASYNCSEND_DATABASE_URL") or f"sqlite:///{home / 'asyncsend.sqlite3'}",
-        table_prefix=prefix,
+        database_url=checked("ASYNCSEND_DATABASE_URL", _url, _URL_RULE) or f"sqlite:///{home / 'asyncsend.sqlite3'}",
+        table_prefix=checked("ASYNCSEND_TABLE_PREFIX", _prefix, "use 1 to 32 letters, digits or _"),
         task_modules=checked("ASYNCSEND_TASKS", _modules, ""),
         import_path=path("ASYNCSEND_PATH", Path("~").expanduser()),
         queues=checked("ASYNCSEND_QUEUES", queue_order, ""),
-        max_time=checked("ASYNCSEND_MAX_TIME", times.duration, ""),
+        max_time=checked("ASYNCSEND_MAX_TIME", _some_time, ""),
         workers=checked("ASYNCSEND_WORKERS", _workers, "use a whole number from 1 to 64"),
         timezone=checked("ASYNCSEND_TIMEZONE", times.zone, ""),
         lock_path=path("ASYNCSEND_LOCK", home / "asyncsend.lock"),
         keep_done=checked("ASYNCSEND_KEEP_DONE", times.duration, ""),
         keep_dead=checked("ASYNCSEND_KEEP_DEAD", times.duration, ""),
-        email_url=value("ASYNCSEND_EMAIL_URL") or f"maildir://{home / 'outbox'}",
+        email_url=checked("ASYNCSEND_EMAIL_URL", _url, _URL_RULE) or f"maildir://{home / 'outbox'}",
         email_from=value("ASYNCSEND_EMAIL_FROM"),
-        email_on_unknown=on_unknown,
+        email_on_unknown=checked("ASYNCSEND_EMAIL_ON_UNKNOWN", _on_unknown, "use retry or hold"),
         attachments=path("ASYNCSEND_ATTACHMENTS", home / "attachments"),
-        sms_url=value("ASYNCSEND_SMS_URL") or f"file://{home / 'outbox' / 'sms.log'}",
+        sms_url=checked("ASYNCSEND_SMS_URL", _url, _URL_RULE) or f"file://{home / 'outbox' / 'sms.log'}",
         webhook_secrets=tuple(value("ASYNCSEND_WEBHOOK_SECRET").split()),
         allow_private=checked("ASYNCSEND_ALLOW_PRIVATE", _networks, "use addresses or networks such as 127.0.0.1, 10.0.0.0/8"),
         commands={name.removeprefix(COMMAND).lower(): text for name, (text, _) in origins.items() if name.startswith(COMMAND)},
@@ -183,57 +180,92 @@ def masked(name: str, value: str) -> str:
     if name not in SECRET or not value:
         return value
     if "://" in value:
-        return re.sub(r"(://[^:@/]*:).*(@)", r"\1***\2", value)
+        return re.sub(r"(://[^:@/]*:).*(@)", r"\1***\2", value, flags=re.DOTALL)
     return "***"
 
 
 def _read_env_file(path: Path) -> dict[str, str]:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a named pipe would wait for its other end
     except FileNotFoundError:
         return {}
+    except NotADirectoryError as error:
+        raise ConfigurationError(
+            f"{path.parent} is not a folder, so there can be no {path}: run `mv {_quoted(path.parent)} {_quoted(f'{path.parent}.old')}`,"
+            " or set ASYNCSEND_HOME"
+        ) from error
     except OSError as error:
-        raise ConfigurationError(f"cannot read {path} ({error.strerror}): run `chmod 600 {path}` as its owner") from error
-    with open(descriptor, "rb") as file:
+        raise ConfigurationError(f"cannot read {path} ({error.strerror}): run `chmod 600 {_quoted(path)}` as its owner") from error
+    try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise ConfigurationError(f"{path} is not a file: remove it and write your settings there")
+            raise ConfigurationError(f"{path} is not a file: run `mv {_quoted(path)} {_quoted(f'{path}.old')}` and write your settings to {path}")
         if found.st_mode & 0o077:
-            raise ConfigurationError(f"{path} holds passwords and can be read by others (mode {found.st_mode & 0o777:04o}): run `chmod 600 {path}`")
+            raise ConfigurationError(f"{path} holds passwords and can be read by others (mode {found.st_mode & 0o777:04o}): run `chmod 600 {_quoted(path)}`")
         if found.st_uid not in (os.getuid(), 0):
-            raise ConfigurationError(f"{path} belongs to another user (uid {found.st_uid}): run `chown {os.getuid()} {path}` or write your own")
+            raise ConfigurationError(f"{path} belongs to another user (uid {found.st_uid}): run `chown {os.getuid()} {_quoted(path)}` or write your own")
         root = published(path)
         if root:
-            raise ConfigurationError(f"{path} lies under the web root {root}: run `mv {path.parent} ~/.asyncsend` and set ASYNCSEND_HOME")
-        raw = file.read()
+            private = next(folder for folder in (Path("~").expanduser() / name for name in _private_names()) if not folder.exists())
+            raise ConfigurationError(
+                f"{path} lies under the web root {root}: run `mv {_quoted(path.parent)} {_quoted(private)}` and set ASYNCSEND_HOME={private}"
+            )
+        with open(os.dup(descriptor), "rb") as file:
+            raw = file.read()
+    finally:
+        os.close(descriptor)
     # Both come from Windows editors; half the tools on a host choke on them, so they are mended once, by the owner.
     if raw.startswith(b"\xef\xbb\xbf"):
-        raise ConfigurationError(f"{path} starts with a byte order mark: run `sed -i '1s/^\\xEF\\xBB\\xBF//' {path}`")
+        raise ConfigurationError(f"{path} starts with a byte order mark: run `sed -i '1s/^\\xEF\\xBB\\xBF//' {_quoted(path)}`")
     if b"\r" in raw:
-        raise ConfigurationError(f"{path} has Windows line ends (CRLF): run `sed -i 's/\\r$//' {path}`")
+        raise ConfigurationError(f"{path} has Windows line ends (CRLF): run `sed -i 's/\\r/\\n/g;s/\\n$//' {_quoted(path)}`")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
+        new = _quoted(f"{path}.new")
         raise ConfigurationError(
-            f"{path} is not UTF-8 at byte {error.start}: run `iconv -f latin1 -t utf-8 {path} -o {path}.new && mv {path}.new {path}`"
+            f"{path} is not UTF-8 at byte {error.start}: run `(umask 077; iconv -f latin1 -t utf-8 {_quoted(path)} > {new}) && mv {new} {_quoted(path)}`"
         ) from error
-    if not text.strip():
-        return {}
+    return _parsed(text, path) if text.strip() else {}
+
+
+def _parsed(text: str, path: Path) -> dict[str, str]:
+    """The names and values of a `.env`; ConfigurationError names the line that holds none, or a name that is no setting."""
     import io
 
     from dotenv.parser import parse_stream
 
     values: dict[str, str] = {}
     for binding in parse_stream(io.StringIO(text)):
+        blank = len(binding.original.string) - len(binding.original.string.lstrip())
+        first = binding.original.line + binding.original.string.count("\n", 0, blank)  # a binding begins at the blank lines before it
+        last = first + binding.original.string.strip().count("\n")
         if binding.error or (binding.key and binding.value is None):
-            raise ConfigurationError(f"{path} line {binding.original.line} is not NAME=value: run `nano +{binding.original.line} {path}`")
-        if binding.key and not binding.key.startswith(PREFIX):
-            raise ConfigurationError(
-                f"{path} line {binding.original.line} sets {binding.key}, which is no setting of asyncsend{_nearest(PREFIX + binding.key)}: see `asyncsend config`"
-            )
-        if binding.key:
-            values[binding.key] = binding.value or ""
+            raise ConfigurationError(f"{path} line {first} is not NAME=value: run `sed -i '{first}s/^/# /' {_quoted(path)}` to make it a comment, or mend it")
+        if not binding.key:
+            continue
+        if not _known(binding.key):
+            near = _nearest(binding.key)
+            mend = f"{first}s/{binding.key}/{near.split()[-1].rstrip('?')}/" if near and binding.key.isidentifier() else f"{first},{last}s/^/# /"
+            raise ConfigurationError(f"{path} line {first} sets {printable(binding.key, 80)}, which is no setting of asyncsend{near}: run `sed -i '{mend}' {_quoted(path)}`")
+        values[binding.key] = binding.value or ""
     return values
+
+
+def _quoted(path: Path | str) -> str:
+    """The path as a shell takes it; imported late, for a healthy tick never says this."""
+    import shlex
+
+    return shlex.quote(str(path))
+
+
+def _private_names() -> Iterator[str]:
+    yield ".asyncsend"
+    yield from (f".asyncsend-{number}" for number in range(2, 1_000_000))
+
+
+def _known(name: str) -> bool:
+    return name in DECLARED or re.fullmatch(COMMAND + "[A-Z0-9_]+", name) is not None
 
 
 def published(path: Path) -> str | None:
@@ -241,7 +273,8 @@ def published(path: Path) -> str | None:
     parts = path.absolute().parts
     for position, part in enumerate(parts):
         under_home = position > 0 and Path(*parts[:position]) == Path("~").expanduser()
-        if part in WEB_ROOTS or (part in ("www", "web", "public") and under_home):
+        debian = part == "html" and parts[:position] == ("/", "var", "www")
+        if part in WEB_ROOTS or debian or (part in ("www", "web", "public") and under_home):
             return str(Path(*parts[: position + 1]))
     return None
 
@@ -249,8 +282,45 @@ def published(path: Path) -> str | None:
 def _nearest(name: str) -> str:
     import difflib
 
-    near = difflib.get_close_matches(name, DECLARED, n=1, cutoff=0.7)
-    return f"; did you mean {near[0]}?" if near else ""
+    if name.upper().startswith(COMMAND):
+        right = re.sub("[^A-Z0-9_]", "_", name.upper())
+        return f"; did you mean {right}?" if right != COMMAND else ""
+    # Without the common prefix, which would make everything look alike; and HOME cannot be set in the file that lies in it.
+    known = [declared.removeprefix(PREFIX) for declared in DECLARED if declared != "ASYNCSEND_HOME"]
+    near = difflib.get_close_matches(name.upper().removeprefix(PREFIX), known, n=1, cutoff=0.7)
+    return f"; did you mean {PREFIX}{near[0]}?" if near else ""
+
+
+_URL_RULE = "write scheme://user:password@host:port/…, with @ : / # ? in the password as %40 %3A %2F %23 %3F"
+
+
+def _url(text: str) -> str:
+    if text:
+        from urllib.parse import urlsplit
+
+        if "://" not in text or not text.isprintable():
+            raise ValueError("no URL")
+        _ = urlsplit(text).port  # ValueError unless it is a number below 65536; its words could hold a part of the password
+    return text
+
+
+def _prefix(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_]{1,32}", text):
+        raise ValueError(text)
+    return text
+
+
+def _on_unknown(text: str) -> str:
+    if text not in ("retry", "hold"):
+        raise ValueError(text)
+    return text
+
+
+def _some_time(text: str) -> float:
+    seconds = times.duration(text)
+    if seconds < 1:
+        raise ValueError("no job would ever be claimed: use 1s or more")
+    return seconds
 
 
 def _modules(text: str) -> tuple[str, ...]:

@@ -76,9 +76,12 @@ def _folder(settings: Settings) -> Iterator[Finding]:
 
 
 def _lock(settings: Settings) -> Iterator[Finding]:
+    if not settings.lock_path.parent.is_dir():
+        yield Finding("lock", FAIL, f"the folder {settings.lock_path.parent} is not there", "run `asyncsend init`, or set ASYNCSEND_LOCK")
+        return
     lock = HostLock(settings.lock_path)
     try:
-        lock.acquire()
+        lock.acquire(counted=False)
     except LockHeld:
         note = settings.lock_path.read_text("ascii", "replace").strip()
         yield Finding("lock", OK, f"{settings.lock_path} is held by a run at work ({note})")

@@ -192,7 +192,7 @@ class NewJob:
 
     def checked(self) -> NewJob:
         """This job, unchanged. InvalidJob names the member and its limit if a server could refuse, cut or clamp it."""
-        _matches("task", self.task, _TASK, f"letters, digits, _ . : -, starting with a letter, at most {MAX_TASK}")
+        checked_task(self.task)
         checked_queue(self.queue)
         _matches("uid", self.uid, _UID, f"letters, digits, _ . : @ -, at most {MAX_NAME}")
         if self.batch_id is not None:
@@ -204,12 +204,12 @@ class NewJob:
             _between("timeout", self.timeout_seconds, 1, MAX_TIMEOUT_SECONDS)
         for name in ("run_at", "expires_at"):
             instant = getattr(self, name)
-            if instant is not None and not 0 < instant <= LAST_INSTANT:
+            if instant is not None and not (_is_number(instant) and 0 < instant <= LAST_INSTANT):
                 raise InvalidJob(f"{name} must lie between 1970-01-02 and 2037-01-01, the instants every MySQL TIMESTAMP holds")
         for name in ("delay", "expires_in"):
             wait = getattr(self, name)
-            if wait is not None and not 0 <= wait <= 3650 * 86400:
-                raise InvalidJob(f"{name} must be between 0 seconds and ten years, not {wait!r}")
+            if wait is not None and not (_is_number(wait) and 0 <= wait <= 3650 * 86400):
+                raise InvalidJob(f"{name} must be between 0 seconds and ten years, not {printable(repr(wait), 40)}")
         if self.unique_key is not None:
             size = len(_utf8("unique key", self.unique_key))
             if not 1 <= size <= MAX_UNIQUE_KEY_BYTES:
@@ -261,6 +261,15 @@ def checked_queue(queue: str) -> str:
     return _matches("queue", queue, _QUEUE, f"letters, digits, _ . : -, at most {MAX_NAME}")
 
 
+def checked_task(task: str) -> str:
+    """The name itself; InvalidJob if it could not be a task."""
+    return _matches("task", task, _TASK, f"letters, digits, _ . : -, starting with a letter, at most {MAX_TASK}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _matches(name: str, value: Any, pattern: re.Pattern[str], rule: str) -> str:
     if not isinstance(value, str) or not pattern.fullmatch(value):
         raise InvalidJob(f"{name} {printable(str(value), 80)!r} is not allowed: {rule}")
@@ -273,6 +282,8 @@ def _between(name: str, value: Any, low: int, high: int) -> None:
 
 
 def _utf8(name: str, text: str) -> bytes:
+    if not isinstance(text, str):
+        raise InvalidJob(f"the {name} must be text, not {type(text).__name__}")
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -22,7 +22,8 @@ from asyncsend.errors import ConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
-HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+# Only these say that somebody holds it: EACCES is a security module's refusal, and must not pass for "already running" for ever.
+HELD = (errno.EWOULDBLOCK, errno.EAGAIN)
 
 
 class LockHeld(Exception):  # noqa: N818 - an everyday event, no error
@@ -43,8 +44,12 @@ class HostLock:
         found = os.fstat(self.descriptor)
         return f"{_instance(self.path)}@{socket.gethostname()}:{found.st_dev}:{found.st_ino}"[:191]
 
-    def acquire(self) -> None:
-        """Return with the lock held. LockHeld if another run has it; ConfigurationError names the path if it can be no lock."""
+    def acquire(self, *, counted: bool = True) -> None:
+        """
+        Return with the lock held. LockHeld if another run has it; ConfigurationError names the path if it can be no lock.
+
+        A run that finds it held is counted; whoever only wants to know says `counted=False`.
+        """
         for _ in range(10):
             descriptor = _opened(self.path)
             try:
@@ -52,7 +57,8 @@ class HostLock:
             except OSError as error:
                 os.close(descriptor)
                 if error.errno in HELD:
-                    self._count_held()
+                    if counted:
+                        self._count_held()
                     raise LockHeld from None
                 raise ConfigurationError(
                     f"the lock file {self.path} lies on a file system without flock ({error.strerror}): set ASYNCSEND_LOCK to a path on a local disk"
@@ -75,16 +81,23 @@ class HostLock:
         """After a fork: a child that outlives its run must not keep the lock."""
         if self.descriptor is not None:
             os.close(self.descriptor)
+            self.descriptor = None
 
     def held_count(self) -> int:
         """How many runs found the lock held since this was last asked; only its holder asks."""
-        counted = self.path.with_name(self.path.name + ".counted")
         try:
-            os.rename(self._counter, counted)
-            size = counted.stat().st_size
-            counted.unlink()
+            descriptor = os.open(self._counter, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
             return 0
+        try:
+            if not _locked_soon(descriptor, fcntl.LOCK_EX):
+                return 0  # they stay in the file, for the next one to count
+            size = os.fstat(descriptor).st_size
+            os.ftruncate(descriptor, 0)
+        except OSError:
+            return 0
+        finally:
+            os.close(descriptor)
         return size
 
     @property
@@ -92,11 +105,29 @@ class HostLock:
         return self.path.with_name(self.path.name + ".held")
 
     def _count_held(self) -> None:
-        # One byte in a file, not a row: whoever finds the lock held opens no database connection.
+        # One byte in a file, not a row: whoever finds the lock held opens no database connection. Under a shared lock, so that
+        # no byte falls between the holder's look at the size and its truncation.
         with contextlib.suppress(OSError):
-            descriptor = os.open(self._counter, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            os.write(descriptor, b".")
-            os.close(descriptor)
+            descriptor = os.open(self._counter, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+            try:
+                if _locked_soon(descriptor, fcntl.LOCK_SH):
+                    os.write(descriptor, b".")
+            finally:
+                os.close(descriptor)
+
+
+def _locked_soon(descriptor: int, kind: int) -> bool:
+    """Whether the lock was had within 0.2 s: it is held for two system calls at a time, unless its holder was stopped in between."""
+    for _ in range(200):
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in HELD:
+                raise
+            time.sleep(0.001)
+        else:
+            return True
+    return False
 
 
 def _opened(path: Path) -> int:
@@ -105,15 +136,24 @@ def _opened(path: Path) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     except OSError as error:
         hint = {
-            errno.ELOOP: "it is a symbolic link: remove it",
-            errno.EISDIR: "it is a folder: remove it",
+            errno.ELOOP: f"it is a symbolic link: run `rm {_quoted(path)}`",
+            errno.EISDIR: f"it is a folder: run `mv {_quoted(path)} {_quoted(f'{path}.old')}`",
             errno.EROFS: "its file system is read-only: set ASYNCSEND_LOCK to a path that can be written",
         }.get(error.errno or 0, "run `asyncsend doctor`, or set ASYNCSEND_LOCK to a path that can be written")
         raise ConfigurationError(f"the lock file {path} cannot be opened ({error.strerror}): {hint}") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
         os.close(descriptor)
-        raise ConfigurationError(f"the lock file {path} is not a regular file: remove it")
+        hint = f"run `rm {_quoted(path)}`" if stat.S_ISFIFO(mode) else "set ASYNCSEND_LOCK to another path"
+        raise ConfigurationError(f"the lock file {path} is not a regular file: {hint}")
     return descriptor
+
+
+def _quoted(path: Path | str) -> str:
+    """The path as a shell takes it; imported late, for a tick that finds the lock held must cost next to nothing."""
+    import shlex
+
+    return shlex.quote(str(path))
 
 
 def _is_still(path: Path, descriptor: int) -> bool:

@@ -9,8 +9,8 @@ full disk makes it silent, never loud. The logging machinery is imported with th
 
 from __future__ import annotations
 
+import contextlib
 import os
-import sys
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -73,13 +73,18 @@ class Log:
         """Write one line. Never raises."""
         level, sentence = EVENTS[name]
         when = datetime.fromtimestamp(self.clock(), self.zone).astimezone(self.zone)
-        words = "".join(f" {key}={_quoted(value)}" for key, value in facts.items() if value is not None)
+        words = "".join(f" {key}={_quoted(self._without_secrets(value))}" for key, value in facts.items() if value is not None)
         line = f"{when:%Y-%m-%d %H:%M:%S%z} {level:5} {sentence} event={name}{words}"
-        for secret in self.secrets:
-            line = line.replace(secret, "***")
         self._write(line)
         if self.echo:
             self.echo(line)
+
+    def _without_secrets(self, value: Any) -> str:
+        """The value as text; masked before it is quoted and cut, for a quoted or cut secret would not be recognised."""
+        text = f"{value:.3f}" if isinstance(value, float) else str(value)
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        return text
 
     def _write(self, line: str) -> None:
         import logging
@@ -94,8 +99,8 @@ class Log:
             self._handler = None
 
 
-def _quoted(value: Any) -> str:
-    text = printable(f"{value:.3f}" if isinstance(value, float) else str(value), 600)
+def _quoted(text: str) -> str:
+    text = printable(text, 600)
     return '"' + text.replace('"', "'") + '"' if not text or any(letter in text for letter in ' "=') else text
 
 
@@ -106,11 +111,39 @@ def _open(path: Path) -> Handler:
         """Mode 0600 from birth; whatever goes wrong with the file is nobody's business in the middle of a run."""
 
         def _open(self) -> Any:
-            descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            return open(descriptor, "a", encoding="utf-8", errors="backslashreplace")
+            descriptor = os.open(self.baseFilename, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+            stream = open(descriptor, "a", encoding="utf-8", errors="backslashreplace")
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                stream.write("\n")  # a full disk or a kill tore the last line
+            return stream
+
+        def emit(self, record: Any) -> None:
+            if self.stream is not None and not self._is_still_there():
+                self._drop()
+            super().emit(record)
+
+        def _is_still_there(self) -> bool:
+            """False once somebody deleted the file, or another process of ours rotated it."""
+            try:
+                on_disk, ours = os.stat(self.baseFilename), os.fstat(self.stream.fileno())
+            except OSError:
+                return False
+            return (on_disk.st_dev, on_disk.st_ino) == (ours.st_dev, ours.st_ino)
+
+        def _drop(self) -> None:
+            # Closed by hand: what a full disk refused would be tried again by the garbage collector, and Python 3.13 prints that.
+            stream, self.stream = self.stream, None  # type: ignore[assignment] # typeshed does not know delay=True
+            if stream is not None:
+                with contextlib.suppress(OSError, ValueError):
+                    stream.close()
 
         def handleError(self, record: Any) -> None:  # noqa: N802 - logging's own name
             del record
-            self.stream = None if sys.exc_info()[0] is OSError else self.stream
+            self._drop()
+
+        def close(self) -> None:
+            self._drop()
+            super().close()
 
     return PrivateRotatingFile(path, maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8", delay=True)

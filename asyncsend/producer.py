@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import math
 import os
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from asyncsend import backoff as backoffs
 from asyncsend import config, tasks
 from asyncsend.errors import ConfigurationError, InvalidJob
-from asyncsend.job import NewJob, members_of, printable
+from asyncsend.job import MAX_ATTEMPTS, MAX_TIMEOUT_SECONDS, NewJob, checked_queue, checked_task, members_of, printable
 from asyncsend.tasks import AT_LEAST_ONCE, AT_MOST_ONCE, Policy, Task
 from asyncsend.times import seconds_of, utc
 
@@ -57,7 +59,7 @@ def new_job(
     """
     if at is not None and delay is not None:
         raise InvalidJob("give either at or delay, not both")
-    seconds = seconds_of(timeout)
+    seconds = _seconds("timeout", timeout)
     return NewJob(
         task=task,
         payload=_json(payload),
@@ -65,11 +67,11 @@ def new_job(
         queue=queue if queue is not None else _own_queue(task),
         priority=priority,
         run_at=_instant(at),
-        delay=seconds_of(delay),
+        delay=_seconds("delay", delay),
         expires_at=_instant(expires) if isinstance(expires, datetime) else None,
-        expires_in=None if isinstance(expires, datetime) else seconds_of(expires),
+        expires_in=None if isinstance(expires, datetime) else _seconds("expires", expires),
         max_attempts=max_attempts,
-        timeout_seconds=None if seconds is None else int(seconds),
+        timeout_seconds=None if seconds is None else math.ceil(seconds),
         unique_key=unique,
         batch_id=batch,
     ).checked()
@@ -103,6 +105,13 @@ class TaskFunction(Generic[P, R]):
     """Your function, still callable as it was, with `enqueue` beside it."""
 
     def __init__(self, function: Callable[P, R], name: str, policy: Policy) -> None:
+        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            # Calling it would only make an object, and the job would be done without having begun.
+            raise ConfigurationError(f"the task {name!r} is async or a generator: make it a plain function, with asyncio.run(…) inside")
+        try:
+            checked_task(name), checked_queue(policy.queue)
+        except InvalidJob as error:
+            raise ConfigurationError(f"the task {printable(name, 80)!r} of {function.__module__}: {error}") from error
         self.function, self.name, self.policy = function, name, policy
         self.signature = inspect.signature(function)
         functools.update_wrapper(self, function)
@@ -170,8 +179,10 @@ def task(
     if on_unknown not in ("retry", "hold"):
         raise ConfigurationError(f"on_unknown must be 'retry' or 'hold', not {on_unknown!r}")
     seconds = seconds_of(timeout) or 0.0
-    if seconds <= 0 or max_attempts < 1:
-        raise ConfigurationError("timeout must be more than 0 seconds, max_attempts at least 1")
+    if not 0 < seconds <= MAX_TIMEOUT_SECONDS:
+        raise ConfigurationError(f"timeout must be more than 0 and at most {MAX_TIMEOUT_SECONDS} seconds, not {timeout!r}")
+    if not 1 <= max_attempts <= MAX_ATTEMPTS:
+        raise ConfigurationError(f"max_attempts must be a whole number from 1 to {MAX_ATTEMPTS}, not {max_attempts!r}")
     policy = Policy(queue=queue, max_attempts=max_attempts, timeout=seconds, backoff=backoff, delivery=delivery, on_unknown=on_unknown)
 
     def decorate(decorated: Callable[P, R]) -> TaskFunction[P, R]:
@@ -212,7 +223,7 @@ def _named(bound: inspect.BoundArguments) -> dict[str, Any]:
 
 
 def _own_queue(task_name: str) -> str:
-    declared = tasks.declared.get(task_name)
+    declared = tasks.declared.get(task_name) if isinstance(task_name, str) else None
     return declared.policy.queue if declared else "default"
 
 
@@ -234,31 +245,60 @@ def _json(payload: Mapping[str, Any] | str) -> str:
         raise InvalidJob(f"the payload cannot be written as JSON: {printable(str(error), 120)}") from error
 
 
+def _seconds(name: str, value: Wait) -> float | None:
+    """The seconds of an option; InvalidJob if it is no finite number of them."""
+    seconds = seconds_of(value)
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds):
+        raise InvalidJob(f"{name} must be a number of seconds or a timedelta, not {printable(repr(value), 40)}")
+    return seconds
+
+
 def _instant(at: When) -> float | None:
     if isinstance(at, datetime):
         try:
             return utc(at).timestamp()
         except (OverflowError, ValueError) as error:
             raise InvalidJob(f"{at} lies too far away") from error
+    if at is not None and (isinstance(at, bool) or not isinstance(at, int | float)):
+        raise InvalidJob(f"at must be a datetime or seconds since 1970, not {printable(repr(at), 40)}")
     return at
 
 
-# A store of our own for callers who bring no connection: one per process, reopened by itself when the server closed it.
-_own: dict[int, Store] = {}
+class _Own(threading.local):
+    """
+    A store for callers who bring no connection: one per process, thread and settings; it reopens itself when the server closed it.
+
+    Neither driver lets two threads share a connection, and a web server may have many.
+    """
+
+    store: Store | None = None
+    made_for: tuple[int, tuple[tuple[str, str], ...]] = (0, ())
+
+
+_own = _Own()
+_inherited: list[Store] = []  # of the process we were forked from: never closed here, for its server would hear it
 
 
 def _insert(jobs: list[NewJob], connection: Any) -> list[str]:
     if connection is not None:
         from asyncsend.store.foreign import insert_through
 
-        return insert_through(connection, jobs, os.environ.get("ASYNCSEND_TABLE_PREFIX") or "asyncsend_")
-    store = _own.get(os.getpid())
-    if store is None:
+        return insert_through(connection, jobs, os.environ.get("ASYNCSEND_TABLE_PREFIX") or config.load(os.environ).table_prefix)
+    return _own_store().insert(jobs)
+
+
+def _own_store() -> Store:
+    now = (os.getpid(), tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith(config.PREFIX))))
+    if _own.store is None or _own.made_for != now:
         from asyncsend.store import open_store
 
-        _own.clear()  # a fork: the parent's connection is the parent's
         settings = config.load(os.environ)
-        store = _own[os.getpid()] = open_store(settings.database_url, settings.table_prefix)
-    return store.insert(jobs)
-
-
+        if _own.store is not None and _own.made_for[0] == now[0]:
+            _own.store.close()
+        elif _own.store is not None:
+            _own.store.forget_connection()
+            _inherited.append(_own.store)
+        _own.store, _own.made_for = open_store(settings.database_url, settings.table_prefix), now
+    return _own.store

@@ -5,26 +5,54 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta, tzinfo
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+LONGEST = 36500 * 86400  # seconds: 100 years; the database's clock minus this is still a time every server knows
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
+_DURATION = re.compile(r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?")
 
 
 def duration(text: str) -> float:
-    """Seconds in `text`: a bare number is seconds; `90s`, `5m`, `2h`, `1d` and sums like `1h30m` work. ValueError otherwise, or if negative."""
+    """Seconds in `text`: a bare number is seconds; `90s`, `5m`, `2h`, `1d` and sums like `1h30m` work. ValueError otherwise, or over 100 years."""
     text = text.strip().lower().replace(" ", "")
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
+    shown = text if len(text) <= 40 else text[:39] + "…"
     match = _DURATION.fullmatch(text)
-    if not text or match is None:
-        raise ValueError(f"{text!r} is not a duration: write 90, 90s, 5m, 2h, 1d or 1h30m")
-    return float(sum(int(amount or 0) * unit for amount, unit in zip(match.groups(), (86400, 3600, 60, 1), strict=True)))
+    if _NUMBER.fullmatch(text):
+        seconds = float(text)
+    elif text and match is not None:
+        seconds = sum(float(amount or 0) * unit for amount, unit in zip(match.groups(), (86400, 3600, 60, 1), strict=True))
+    else:
+        raise ValueError(f"{shown!r} is not a duration: write 90, 90s, 5m, 2h, 1d or 1h30m")
+    if seconds > LONGEST:
+        raise ValueError(f"{shown!r} is too long: at most 36500d, which is 100 years")
+    return seconds
+
+
+class HostZone(tzinfo):
+    """
+    The host's own zone, with the offset it has at each time, summer and winter.
+
+    `datetime.now().astimezone().tzinfo` would be today's offset for all the year: a job for July, enqueued in January, an hour off.
+    """
+
+    def utcoffset(self, moment: datetime | None) -> timedelta | None:
+        return (moment or datetime.now(UTC)).replace(tzinfo=None).astimezone().utcoffset()
+
+    def dst(self, _moment: datetime | None) -> timedelta | None:
+        return None  # the C library tells the offset only
+
+    def tzname(self, moment: datetime | None) -> str | None:
+        return (moment or datetime.now(UTC)).replace(tzinfo=None).astimezone().tzname()
+
+    def fromutc(self, moment: datetime) -> datetime:
+        local = moment.replace(tzinfo=UTC).astimezone()
+        here = local.replace(tzinfo=self)
+        # The second of two equal times on the clock, in the hour that is lived through twice.
+        return here if here.utcoffset() == local.utcoffset() else here.replace(fold=1)
 
 
 def zone(name: str | None) -> tzinfo:
     """The time zone called `name`, the host's own for None. ValueError if this host has no such zone."""
     if not name:
-        local = datetime.now().astimezone().tzinfo
-        return local if local is not None else UTC
+        return HostZone()
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
     try:
@@ -39,19 +67,18 @@ def instant(text: str, default_zone: tzinfo) -> float:
         moment = datetime.fromisoformat(text.strip())
     except ValueError as error:
         raise ValueError(f"{text!r} is not a time: write 2026-12-01 09:00 or 2026-12-01T09:00:00+01:00") from error
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=default_zone)
     try:
-        return moment.timestamp()
-    except (OverflowError, ValueError) as error:
+        return (moment.replace(tzinfo=default_zone) if moment.tzinfo is None else moment).timestamp()
+    except (OverflowError, ValueError, OSError) as error:  # near the years 1 and 9999
         raise ValueError(f"{text!r} lies too far away") from error
 
 
 def spoken(seconds: float) -> str:
     """A duration for people, two units at most: `45 s`, `3 min 20 s`, `2 h 5 min`, `6 d 1 h`."""
-    whole = round(max(0.0, seconds))
+    seconds = max(0.0, seconds)
+    whole = round(seconds)
     if seconds < 10 and whole != seconds:
-        return f"{max(0.0, seconds):.1f} s"
+        return f"{seconds:.1f} s"
     for size, name, small, small_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         if whole >= size:
             rest = whole % size // small
