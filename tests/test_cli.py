@@ -219,7 +219,7 @@ def test_destructive_verbs_count_ask_and_take_yes_and_dry_run(site):
         assert "3 dead" in call(site, *verb, "--all", "--dry-run").stdout
     assert site.rows("state") == [("dead",)] * 3
     assert len(call(site, "dead", "export").stdout.splitlines()) == len(json.loads(call(site, "dead", "list", "--json").stdout)) == 3
-    call(site, "dead", "purge", "1", "1")
+    call(site, "dead", "purge", "1", "1", "--yes")
     call(site, "dead", "replay", "--all", "--yes")
     assert site.rows("id, state") == [(2, "ready"), (3, "ready")]
     call(site, "cancel", "2", "2")

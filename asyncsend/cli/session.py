@@ -23,8 +23,12 @@ if TYPE_CHECKING:
     from asyncsend.job import Job
     from asyncsend.store import Store
 
+    _ParamType = click.ParamType[float]
+else:
+    _ParamType = click.ParamType  # click 8.1 knows no parameter here
 
-class Duration(click.ParamType[float]):
+
+class Duration(_ParamType):
     """`90`, `90s`, `5m`, `2h`, `1d`, `1h30m` → seconds."""
 
     name = "duration"
