@@ -18,7 +18,7 @@ from asyncsend.store import open_store
 from asyncsend.times import spoken
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from asyncsend.config import Settings
     from asyncsend.store import Store
@@ -93,7 +93,8 @@ def _lock(settings: Settings) -> Iterator[Finding]:
     yield Finding("lock", OK, f"{settings.lock_path}, flock works")
 
 
-def _database(store: Store, settings: Settings) -> Iterator[Finding]:  # type: ignore[misc] # returns whether it can be used
+def _database(store: Store, settings: Settings) -> Generator[Finding, None, bool]:
+    """Whether it can be used, after what was found."""
     try:
         version = store.schema_version()
         facts = store.facts() if version is not None else {}

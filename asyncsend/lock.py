@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 HELD = (errno.EWOULDBLOCK, errno.EAGAIN)
 
 
-class LockHeld(Exception):  # noqa: N818 - an everyday event, no error
+class LockHeld(Exception):
     """Another run of this host is at work."""
 
 

@@ -112,7 +112,7 @@ def _open(path: Path) -> Handler:
 
         def _open(self) -> Any:
             descriptor = os.open(self.baseFilename, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
-            stream = open(descriptor, "a", encoding="utf-8", errors="backslashreplace")
+            stream = open(descriptor, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - the handler closes it
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
                 stream.write("\n")  # a full disk or a kill tore the last line
@@ -125,6 +125,7 @@ def _open(path: Path) -> Handler:
 
         def _is_still_there(self) -> bool:
             """False once somebody deleted the file, or another process of ours rotated it."""
+            assert self.stream is not None
             try:
                 on_disk, ours = os.stat(self.baseFilename), os.fstat(self.stream.fileno())
             except OSError:
@@ -133,7 +134,7 @@ def _open(path: Path) -> Handler:
 
         def _drop(self) -> None:
             # Closed by hand: what a full disk refused would be tried again by the garbage collector, and Python 3.13 prints that.
-            stream, self.stream = self.stream, None  # type: ignore[assignment] # typeshed does not know delay=True
+            stream, self.stream = self.stream, None
             if stream is not None:
                 with contextlib.suppress(OSError, ValueError):
                     stream.close()

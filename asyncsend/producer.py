@@ -223,7 +223,7 @@ def _named(bound: inspect.BoundArguments) -> dict[str, Any]:
 
 
 def _own_queue(task_name: str) -> str:
-    declared = tasks.declared.get(task_name) if isinstance(task_name, str) else None
+    declared = tasks.declared.get(task_name) if isinstance(task_name, str) else None  # type: ignore[redundant-expr] # callers without mypy
     return declared.policy.queue if declared else "default"
 
 
@@ -245,17 +245,17 @@ def _json(payload: Mapping[str, Any] | str) -> str:
         raise InvalidJob(f"the payload cannot be written as JSON: {printable(str(error), 120)}") from error
 
 
-def _seconds(name: str, value: Wait) -> float | None:
+def _seconds(name: str, value: Any) -> float | None:
     """The seconds of an option; InvalidJob if it is no finite number of them."""
-    seconds = seconds_of(value)
+    seconds: Any = seconds_of(value)
     if seconds is None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds):
         raise InvalidJob(f"{name} must be a number of seconds or a timedelta, not {printable(repr(value), 40)}")
-    return seconds
+    return float(seconds)
 
 
-def _instant(at: When) -> float | None:
+def _instant(at: Any) -> float | None:
     if isinstance(at, datetime):
         try:
             return utc(at).timestamp()

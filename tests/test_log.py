@@ -77,7 +77,7 @@ def test_a_value_cannot_forge_a_second_event(path):
     log.event("job-dead", error="x\n2026-11-21 09:30:02+0100 INFO  Job is done. event=job-done job=1")
     log.close()
     assert len(written(path)) == 1
-    assert len(re.findall(r"^\S+ \S+ \w+ +.* event=job-done", path.read_text(), re.M)) == 0 or facts(written(path)[0])["event"] == "job-dead"
+    assert len(re.findall(r"^\S+ \S+ \w+ +.* event=job-done", path.read_text(), re.MULTILINE)) == 0 or facts(written(path)[0])["event"] == "job-dead"
 
 
 def test_the_time_is_the_clock_s_in_the_zone_that_was_asked_for(path):

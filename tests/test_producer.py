@@ -565,7 +565,7 @@ def test_the_exported_names_are_sorted_and_complete():
 
 def test_a_name_that_is_not_exported_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        asyncsend.nonsense  # noqa: B018
+        asyncsend.nonsense
     with pytest.raises(ImportError):
         from asyncsend import nonsense  # noqa: F401
 

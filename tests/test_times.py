@@ -134,7 +134,7 @@ def test_the_host_s_zone_is_read_with_the_offset_of_the_day_and_not_of_today(hos
 
 def test_the_host_s_zone_shows_every_hour_of_a_year_as_the_zone_of_that_name_does(host_zone):
     named, host = ZoneInfo(host_zone), times.zone("")
-    for hour in range(0, 366 * 24):
+    for hour in range(366 * 24):
         moment = datetime(2026, 1, 1, 0, 15, tzinfo=UTC) + timedelta(hours=hour)
         shown = moment.astimezone(host)
         assert (shown.replace(tzinfo=None), shown.utcoffset(), shown.tzname()) == (

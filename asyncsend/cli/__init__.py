@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from asyncsend.errors import AsyncsendError
+from asyncsend.job import printable
 
 # command: the module of this package it lives in
 COMMANDS = {
@@ -40,7 +41,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except AsyncsendError as error:
-            click.echo(f"asyncsend: {error}", err=True)
+            click.echo(printable(f"asyncsend: {error}"), err=True)
             sys.exit(error.exit_code)
 
 

@@ -57,7 +57,7 @@ def purge(session: Session, uids: tuple[str, ...], everything: bool, queue: str 
     if bool(uids) == everything:
         raise click.UsageError("name the dead letters to purge, or say --all")
     if not everything:
-        found = [session.find(uid) for uid in uids]
+        found = session.find_all(uids)
         if sure(f"delete {len(found)} dead letters for good", yes=yes, dry_run=dry_run):
             gone = session.store.purge([one.id for one in found])
             if gone < len(found):

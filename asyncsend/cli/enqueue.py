@@ -8,6 +8,7 @@ import click
 
 from asyncsend.cli.session import DURATION, Session, pass_session
 from asyncsend.errors import InvalidJob
+from asyncsend.job import printable
 from asyncsend.producer import new_job
 
 
@@ -52,7 +53,7 @@ def enqueue(
     made = session.store.insert([job])[0]
     if made != job.uid:
         click.echo(f"An unfinished job has the key {unique!r} already; nothing was added.", err=True)
-    click.echo(made)
+    click.echo(printable(made))
 
 
 def _read(payload: str) -> str:

@@ -109,7 +109,7 @@ def _each(
         session.note(verb, [], number=done)
         click.echo(f"{done} jobs are ready." + (f" {refused} were not: their unique key is taken." if refused else ""), err=True)
         return
-    found = [session.find(uid) for uid in uids]
+    found = session.find_all(uids)
     if dry_run:
         click.echo(f"Would: {verb} {len(found)} jobs")
         return
@@ -126,7 +126,7 @@ def _each(
 @pass_session
 def cancel(session: Session, uids: tuple[str, ...], dry_run: bool) -> None:
     """Cancel jobs that have not started: ready or held ones."""
-    found = [session.find(uid) for uid in uids]
+    found = session.find_all(uids)
     if dry_run:
         click.echo(f"Would: cancel {len(found)} jobs")
         return

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,13 +15,12 @@ from asyncsend import config
 from asyncsend.budget import Budget
 from asyncsend.cli.session import DURATION
 from asyncsend.errors import AsyncsendError, ConfigurationError
+from asyncsend.job import printable
 from asyncsend.log import Log
 from asyncsend.run import run as run_once
 from asyncsend.store import open_store
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from asyncsend.config import Settings
     from asyncsend.run import Report
 
@@ -42,17 +42,17 @@ def run(max_time: float | None, max_jobs: int | None, queues: str | None, worker
       * * * * *  /home/you/asyncsend/bin/asyncsend run
     """  # noqa: D301
     started = time.monotonic
-    home: Path | None = None
+    home = Path(os.path.expanduser(os.environ.get("ASYNCSEND_HOME") or config.DECLARED["ASYNCSEND_HOME"][0])).absolute()  # also while the settings are what is wrong
     try:
         try:
             order = config.queue_order(queues) if queues else None
         except ValueError as error:
             raise click.UsageError(f"--queues: {error}") from error
         settings = config.load(os.environ)
-        home = settings.home
         budget = Budget(started, settings.max_time if max_time is None else max_time, max_jobs)
         report = _run(settings, budget, order, workers, linger)
-        _forget_trouble(home)
+        if report.stopped not in ("lock-held", "held-elsewhere"):  # whoever leaves at once does not know how the other fares
+            _forget_trouble(home)
     except AsyncsendError as error:
         _say_trouble(home, error)
         sys.exit(error.exit_code)
@@ -98,10 +98,10 @@ def _summary(report: Report) -> str:
     return f"\r\x1b[KRun {report.generation}: {_counts(report)} in {report.seconds:.1f} s; stopped: {report.stopped}."
 
 
-def _say_trouble(home: Path | None, error: AsyncsendError) -> None:
+def _say_trouble(home: Path, error: AsyncsendError) -> None:
     """One line on stderr; without a terminal, the same trouble only once in six hours."""
-    line = f"asyncsend: {error}"
-    if not _watched() and home is not None and _said_lately(home / "trouble", line):
+    line = printable(f"asyncsend: {error}")
+    if not _watched() and _said_lately(home / "trouble", line):
         return
     click.echo(line, err=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,8 +23,12 @@ if TYPE_CHECKING:
     from asyncsend.job import Job
     from asyncsend.store import Store
 
+    _ParamType = click.ParamType[float]
+else:
+    _ParamType = click.ParamType  # click 8.1 knows no parameter here
 
-class Duration(click.ParamType):
+
+class Duration(_ParamType):
     """`90`, `90s`, `5m`, `2h`, `1d`, `1h30m` → seconds."""
 
     name = "duration"
@@ -49,8 +54,8 @@ class Session:
     def store(self) -> Store:
         """The store, its tables checked to be of our version."""
         store = open_store(self.settings.database_url, self.settings.table_prefix)
-        schema.verify(store.schema_version())
         click.get_current_context().call_on_close(store.close)
+        schema.verify(store.schema_version())
         return store
 
     def find(self, ref: str) -> Job:
@@ -59,6 +64,10 @@ class Session:
         if job is None:
             raise NotFound(f"there is no job {printable(ref, 70)!r}: `asyncsend jobs` lists them; finished ones are deleted after a while")
         return job
+
+    def find_all(self, refs: Iterable[str]) -> list[Job]:
+        """These jobs, each once however often it was named; NotFound before anything is changed."""
+        return list({job.id: job for job in map(self.find, refs)}.values())
 
     def when(self, moment: datetime | None) -> str:
         return times.stamp(moment, self.settings.timezone)
@@ -129,6 +138,6 @@ def sure(question: str, *, yes: bool, dry_run: bool) -> bool:
         return False
     if yes:
         return True
-    if not click.get_text_stream("stdin").isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise click.UsageError(f"{question}: add --yes to do it without being asked")
     return click.confirm(question)

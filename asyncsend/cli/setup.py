@@ -27,8 +27,7 @@ def init(session: Session, only_print: bool) -> None:
       asyncsend init --print > schema.sql     and paste it into phpMyAdmin
     """  # noqa: D301
     if only_print:
-        prefix = os.environ.get("ASYNCSEND_TABLE_PREFIX") or "asyncsend_"
-        click.echo(schema.with_prefix(schema.packaged("schema.sql"), prefix), nl=False)
+        click.echo(schema.with_prefix(schema.packaged("schema.sql"), session.settings.table_prefix), nl=False)
         return
     settings = session.settings
     try:
@@ -54,7 +53,11 @@ def init(session: Session, only_print: bool) -> None:
 @pass_session
 def crontab(session: Session) -> None:
     """Print the line to paste into cron: absolute paths, silent, once a minute."""
-    click.echo(f"* * * * * {command_line(session.settings)}")
+    line = command_line(session.settings).replace("%", r"\%")  # to cron a bare % is a line break (crontab(5))
+    click.echo(f"* * * * * {line}")
+    unseen = sorted(name for name, (_, origin) in session.settings.origins.items() if origin == "environment" and name != "ASYNCSEND_HOME")
+    if unseen:
+        click.echo(f"Cron will not see {', '.join(unseen)} of your environment: write them into {session.settings.env_path} (mode 0600).", err=True)
 
 
 def command_line(settings: configuration.Settings) -> str:

@@ -8,7 +8,7 @@ import click
 
 from asyncsend import explain
 from asyncsend.cli.session import Session, json_option, pass_session, print_json, print_table
-from asyncsend.job import State
+from asyncsend.job import State, printable
 from asyncsend.status import SCOPE
 from asyncsend.times import spoken
 
@@ -31,8 +31,8 @@ def status(session: Session, as_json: bool) -> None:
         return
     click.secho("All is well." if word == "ok" else "Attention:", bold=True, fg="green" if word == "ok" else "yellow")
     for sentence in sentences:
-        click.echo(f"  {sentence}")
-    click.echo(f"Run:    {_run_words(session, standing)}")
+        click.echo(f"  {printable(sentence)}")
+    click.echo(f"Run:    {printable(_run_words(session, standing))}")
     click.echo(f"Next:   {explain.next_run(standing, session.settings.timezone)}")
     oldest = _lag(standing, depths)
     click.echo(f"Lag:    {'the oldest due job waits for ' + spoken(oldest) if oldest is not None else 'nothing is due'}")
