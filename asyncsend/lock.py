@@ -12,7 +12,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import socket
 import stat
 import time
 from typing import TYPE_CHECKING
@@ -42,7 +41,7 @@ class HostLock:
         """The same for every run that competes for this very lock: instance, host name, device and inode of the file."""
         assert self.descriptor is not None
         found = os.fstat(self.descriptor)
-        return f"{_instance(self.path)}@{socket.gethostname()}:{found.st_dev}:{found.st_ino}"[:191]
+        return f"{_instance(self.path)}@{os.uname().nodename}:{found.st_dev}:{found.st_ino}"[:191]
 
     def acquire(self, *, counted: bool = True) -> None:
         """

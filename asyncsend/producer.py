@@ -13,7 +13,8 @@ import math
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
@@ -274,6 +275,7 @@ class _Own(threading.local):
     """
 
     store: Store | None = None
+    stand_in: Store | None = None  # of a test
     made_for: tuple[int, tuple[tuple[str, str], ...]] = (0, ())
 
 
@@ -289,7 +291,19 @@ def _insert(jobs: list[NewJob], connection: Any) -> list[str]:
     return _own_store().insert(jobs)
 
 
+@contextmanager
+def instead(store: Store) -> Iterator[None]:
+    """For the length of the block, what this thread enqueues without a connection goes to `store`."""
+    before, _own.stand_in = _own.stand_in, store
+    try:
+        yield
+    finally:
+        _own.stand_in = before
+
+
 def _own_store() -> Store:
+    if _own.stand_in is not None:
+        return _own.stand_in
     now = (os.getpid(), tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith(config.PREFIX))))
     if _own.store is None or _own.made_for != now:
         from asyncsend.store import open_store

@@ -94,21 +94,17 @@ def queue(environment: Mapping[str, str] | None = None, *, clock: Callable[[], f
     """
     A queue of its own for the length of the block: `enqueue` without a connection goes here, mails go to its outbox folder.
 
-    `environment` may hold ASYNCSEND_ settings. Not for two threads at once: the place of `enqueue` is one per process.
+    `environment` may hold ASYNCSEND_ settings. For the thread that enters the block.
     """
     with tempfile.TemporaryDirectory(prefix="asyncsend-testing-") as home:
         settings = config.load({"ASYNCSEND_HOME": home, "ASYNCSEND_EMAIL_FROM": "testing@example.com", **(environment or {})})
         store = SQLiteStore(f"sqlite:///{home}/asyncsend.sqlite3", "asyncsend_", clock)
         store.create()
         schema.install(store, "sqlite")
-        before = dict(producer._own)  # noqa: SLF001 - our own, put back below
-        producer._own.clear()  # noqa: SLF001
-        producer._own[os.getpid()] = store  # noqa: SLF001
         try:
-            yield Queue(store, settings, chance)
+            with producer.instead(store):
+                yield Queue(store, settings, chance)
         finally:
-            producer._own.clear()  # noqa: SLF001
-            producer._own.update(before)  # noqa: SLF001
             store.close()
 
 

@@ -103,7 +103,7 @@ def main() -> None:
     ratios = {case: round(statistics.median(found) / floor, 3) for case, found in times.items() if case != "floor"}
     print(f"floor: {floor * 1000:.1f} ms CPU (bare Python, pymysql, connect, two queries); median of {arguments.rounds}")
     for case, ratio in ratios.items():
-        print(f"{case:32} {ratio:.2f} × floor")
+        print(f"{case:32} {ratio:.2f} x floor")
     print(f"statements on an empty tick      {statements}, of them {writes} writes")
     if arguments.json:
         arguments.json.write_text(json.dumps({"floor_ms": round(floor * 1000, 2), "ratios": ratios, "statements": statements, "writes": writes}, indent=2))

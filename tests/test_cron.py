@@ -53,7 +53,8 @@ def test_a_thousand_rows_from_php_reach_the_sink_once_each_and_cron_hears_nothin
         heard = tmp_path / "heard"
         cron(f"* * * * * ASYNCSEND_HOME={site.home} {sys.executable} -m asyncsend run >>{heard} 2>&1")
         where = f"unix_socket={server.socket}" if server.socket else f"host={server.host};port={server.port}"
-        php = subprocess.Popen(["php"], stdin=subprocess.PIPE, text=True, stdout=open(tmp_path / "php.out", "w"), stderr=subprocess.STDOUT)
+        with open(tmp_path / "php.out", "w") as out:
+            php = subprocess.Popen(["php"], stdin=subprocess.PIPE, text=True, stdout=out, stderr=subprocess.STDOUT)
         php.stdin.write(f"""<?php
             $db = new PDO('mysql:{where};dbname={name};charset=utf8mb4', '{server.user}', '{server.password}', [PDO::ATTR_ERRMODE => PDO::ERRMODE_EXCEPTION]);
             $insert = $db->prepare('INSERT INTO asyncsend_jobs (task, payload) VALUES (?, ?)');

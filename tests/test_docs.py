@@ -13,11 +13,11 @@ from asyncsend.cli import COMMANDS
 from asyncsend.store.sql import statements
 
 README = (ROOT / "README.md").read_text("utf-8")
-SHELL = [line.split("  #")[0].strip() for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()]
+SHELL = [line.split("  #")[0].strip() for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
 
 
 def block(language: str, holding: str) -> str:
-    [found] = [text for text in re.findall(rf"```{language}\n(.*?)```", README, re.S) if holding in text]
+    [found] = [text for text in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if holding in text]
     return found
 
 

@@ -15,7 +15,7 @@ import pymysql
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from parts import eventually
+from parts import eventually, made_store
 
 import asyncsend
 from asyncsend import ConfigurationError, InvalidJob, enqueue, enqueue_many, producer, task, tasks
@@ -583,3 +583,17 @@ def test_enqueue_and_task_are_functions_whatever_was_imported_before():
 def test_importing_the_package_imports_none_of_its_rooms():
     code = "import asyncsend, sys; print([name for name in sys.modules if name.startswith('asyncsend.')])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_a_key_taken_after_the_snapshot_of_the_app_is_found_all_the_same(server):
+    """REPEATABLE READ: the app has read already, another session then commits the same key."""
+    with server.database() as name:
+        made_store(server.url(name)).close()
+        with server.connect(name) as app, server.connect(name) as other:
+            with app.cursor() as cursor:
+                cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                cursor.execute("BEGIN")
+                cursor.execute("SELECT COUNT(*) FROM asyncsend_jobs")
+                cursor.fetchall()
+            first = enqueue("email", {}, unique="k", connection=other)
+            assert enqueue("email", {}, unique="k", connection=app) == first

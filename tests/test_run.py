@@ -214,10 +214,8 @@ def test_a_malformed_payload_is_dead_and_the_run_goes_on(shop, payload):
 
 
 def test_a_payload_of_twenty_megabytes_is_dead_with_the_limit_named(shop):
-    if shop.url.startswith("mysql"):
-        big = '{"a":"' + "x" * (15 * 1024 * 1024) + '"}'  # the server itself takes no more than 16 MiB
-    else:
-        big = '{"a":"' + "x" * (20 * 1024 * 1024) + '"}'
+    megabytes = 15 if shop.url.startswith("mysql") else 20  # the server itself takes no more than 16 MiB
+    big = '{"a":"' + "x" * (megabytes * 1024 * 1024) + '"}'
     shop.insert("mark", big)
     shop.insert("mark", '{"name":"next"}')
     shop.quiet("run")
@@ -331,7 +329,7 @@ def test_sigterm_lets_the_current_job_finish_and_gives_the_others_back_uncharged
     out, err = run.communicate(timeout=60)
     assert (run.returncode, out, err) == (0, b"", b"")
     assert states(shop) == {"done": 1, "ready": 4}
-    assert [row for row in shop.rows("attempts, crashes", "state = 'ready'")] == [(0, 0)] * 4
+    assert shop.rows("attempts, crashes", "state = 'ready'") == [(0, 0)] * 4
     assert shop.store().standing("default").stopped == "sigterm"
     assert left_over(shop) == []
 

@@ -95,6 +95,6 @@ def test_the_shop_window_has_nothing_that_an_old_server_lacks():
     assert text.isascii()
     for word in (b"JSON", b"GENERATED", b"CHECK", b"DEFAULT (", b"SKIP LOCKED", b"RETURNING", b"FOREIGN"):
         assert word not in re.sub(rb"--[^\n]*", b"", text).upper(), word
-    creates = re.findall(rb"CREATE TABLE.*?;\n", re.sub(rb"--[^\n]*", b"", text), re.S)
+    creates = re.findall(rb"CREATE TABLE.*?;\n", re.sub(rb"--[^\n]*", b"", text), re.DOTALL)
     assert len(creates) == 5
     assert all(b"ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci" in create for create in creates)

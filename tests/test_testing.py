@@ -32,7 +32,7 @@ def test_what_was_enqueued_is_found_and_executed():
 def test_what_was_not_enqueued_is_missed_by_name():
     with testing.queue() as queue:
         double.enqueue(1)
-        with pytest.raises(AssertionError, match='testing_double {"number":1}'):
+        with pytest.raises(AssertionError, match=r'testing_double \{"number":1\}'):
             queue.assert_enqueued("email")
 
 

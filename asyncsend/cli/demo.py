@@ -72,7 +72,7 @@ def demo(folder: Path | None) -> None:
     click.secho("1. asyncsend init", bold=True)
     asyncsend("init")
     click.echo(f"   tables made in {home}/asyncsend.sqlite3 (with MySQL it is one line in .env)\n")
-    click.secho(f"2. {len(JOBS)} × asyncsend enqueue, as your pages would by one INSERT each", bold=True)
+    click.secho(f"2. {len(JOBS)} times asyncsend enqueue, as your pages would by one INSERT each", bold=True)
     uids = [asyncsend("enqueue", task, payload, *options) for task, payload, options in JOBS]
     click.echo(f"   for instance: asyncsend enqueue email '{JOBS[0][1][:60]}…'\n")
     click.secho("3. asyncsend run, as cron would each minute", bold=True)

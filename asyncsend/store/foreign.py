@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import TYPE_CHECKING, Any
 
 from asyncsend.errors import ConfigurationError
-from asyncsend.store.sql import Duplicate, Params, bind, insert_rows
+from asyncsend.store.sql import Duplicate, Params, bind, in_mysql, insert_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +34,10 @@ def insert_through(connection: Any, jobs: Sequence[NewJob], prefix: str) -> list
 
     def rows(sql: str, params: Params) -> list[tuple[Any, ...]]:
         statement = bind(sql, params, prefix)
-        if not by_colon:
-            statement = re.sub(r":([a-z_]+\d*)\b", r"%(\1)s", statement.replace("%", "%%"))
+        if not lite:
+            statement = in_mysql(statement)
+        elif not by_colon:  # Django on SQLite: the same placeholders, SQLite's own words
+            statement = in_mysql(statement.replace("/*as it is now*/", ""))
         cursor = connection.cursor()
         try:
             cursor.execute(statement, params)

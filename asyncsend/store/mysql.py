@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from asyncsend.errors import AsyncsendError, ConfigurationError, DatabaseUnreachable
-from asyncsend.store.sql import ConnectionLost, Duplicate, Params, SqlStore, bind, resolved
+from asyncsend.errors import AsyncsendError, ConfigurationError, DatabaseUnreachable, InvalidJob
+from asyncsend.store.sql import ConnectionLost, Duplicate, Params, SqlStore, bind, in_mysql, resolved
 
 if TYPE_CHECKING:
     import pymysql
@@ -95,13 +94,13 @@ class MySQLStore(SqlStore):
             raise ConfigurationError(f"cannot log in to the {self.name}: {error}: run `pip install 'pymysql[rsa]'`") from error
         except pymysql.err.Error as error:
             raise self._ours(error, connecting=True) from error
-        except (OSError, ValueError, TypeError, LookupError) as error:
+        except (OSError, ValueError, TypeError, LookupError, OverflowError) as error:
             raise ConfigurationError(f"ASYNCSEND_DATABASE_URL cannot be used ({error}): write mysql://user:password@localhost/database") from error
 
     def _execute(self, sql: str, params: Params) -> tuple[list[tuple[Any, ...]], int]:
         import pymysql
 
-        statement = _in_mysql(bind(sql, params, self.prefix))
+        statement = _translation(bind(sql, params, self.prefix))
         for attempt in range(20):
             if self._connection is None:
                 self._connection = self._connect()
@@ -149,8 +148,8 @@ class MySQLStore(SqlStore):
             missing.missing_table = code == 1146  # type: ignore[attr-defined]
             return missing
         if code in (1153, 1301):
-            return AsyncsendError(f"the row is larger than the server's max_allowed_packet ({text}): put large content in a file")
-        return AsyncsendError(f"the {self.name} answered {code}: {text}")
+            return InvalidJob(f"the row is larger than the server's max_allowed_packet ({text}): put large content in a file")
+        return DatabaseUnreachable(f"the {self.name} answered {code}: {text}: run `asyncsend doctor`; the next run tries again")
 
     def _session_facts(self) -> str:
         return ", @@session.time_zone, @@session.sql_mode, @@session.autocommit, @@session.character_set_connection"
@@ -184,15 +183,14 @@ class MySQLStore(SqlStore):
         return found
 
 
-_PARAMETER = re.compile(r":([a-z_]+\d*)\b")
 _translated: dict[str, str] = {}
 
 
-def _in_mysql(sql: str) -> str:
-    """The statement in PyMySQL's parameter style; `%` doubled. Statements with lists of ids differ each time and are not kept."""
+def _translation(sql: str) -> str:
+    """The statement for PyMySQL. Long ones, with lists of ids or many rows, differ each time and are not kept."""
     known = _translated.get(sql)
     if known is None:
-        known = _PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%")).replace("/*by key*/", "FORCE INDEX (PRIMARY)")
+        known = in_mysql(sql)
         if len(sql) < 1500 and len(_translated) < 200:
             _translated[sql] = known
     return known

@@ -2,7 +2,8 @@
 Every statement both databases share, whole, in the method that runs it.
 
 It is written in MySQL's words; SQLite is taught NOW, UNIX_TIMESTAMP and FROM_UNIXTIME when it connects. `:name` is a
-parameter, a list of ids is written out, `/*by key*/` is where MySQL must be told to go by the primary key.
+parameter, a list of ids is written out; `/*by key*/` is where MySQL must be told to go by the primary key, `/*as it is now*/`
+where it must not answer from an old snapshot.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from asyncsend.errors import ConfigurationError, Conflict
-from asyncsend.job import FINISHED, Job, Outcome, Settlement, State
+from asyncsend.job import FINISHED, Job, Outcome, Settlement, State, printable
 from asyncsend.store import COUNTED, Depth, RunRow, Settled, Standing
 
 if TYPE_CHECKING:
@@ -530,16 +531,20 @@ def _insert_chunk(rows: Rows, chunk: Sequence[NewJob]) -> None:
 
 
 def _insert_one(rows: Rows, job: NewJob) -> str:
-    try:
-        _insert_chunk(rows, [job])
-    except Duplicate:
-        found = rows("SELECT uid, id FROM asyncsend_jobs WHERE uid = :uid", {"uid": job.uid}) or rows(
-            "SELECT uid, id FROM asyncsend_jobs WHERE unique_key = :unique_key AND unique_slot = 0", {"unique_key": job.unique_key}
-        )
-        if not found:  # the job that held the key finished in this very moment
-            return _insert_one(rows, job)
-        return str(found[0][0] or found[0][1])
-    return job.uid
+    for _ in range(3):
+        try:
+            _insert_chunk(rows, [job])
+        except Duplicate:
+            # A locking read: a plain one in an older snapshot of the app's transaction would not see whom the index saw.
+            found = rows("SELECT uid, id FROM asyncsend_jobs WHERE uid = :uid /*as it is now*/", {"uid": job.uid}) or rows(
+                "SELECT uid, id FROM asyncsend_jobs WHERE unique_key = :unique_key AND unique_slot = 0 /*as it is now*/", {"unique_key": job.unique_key}
+            )
+            if found:
+                return str(_text(found[0][0]) or found[0][1])
+            # the job that held the key finished in this very moment: it is free again
+        else:
+            return job.uid
+    raise Conflict(f"the unique key {printable(job.unique_key or '', 80)!r} is taken and freed faster than a job can be added: try again")
 
 
 _INSERT = (
@@ -568,6 +573,15 @@ def bind(sql: str, params: Params, prefix: str) -> str:
         if isinstance(value, list):
             sql = sql.replace(f":{name}", "(" + ",".join(str(int(one)) for one in value) + ")")
     return sql
+
+
+_PARAMETER = re.compile(r":([a-z_]+\d*)\b")
+
+
+def in_mysql(sql: str) -> str:
+    """The statement in MySQL's words and the DB-API's pyformat style."""
+    spoken = _PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%"))
+    return spoken.replace("/*by key*/", "FORCE INDEX (PRIMARY)").replace("/*as it is now*/", "LOCK IN SHARE MODE")
 
 
 def statements(ddl: str) -> list[str]:

@@ -8,7 +8,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from asyncsend.errors import AsyncsendError, ConfigurationError, DatabaseUnreachable
+from asyncsend.errors import ConfigurationError, DatabaseUnreachable
 from asyncsend.store.sql import ConnectionLost, Duplicate, Params, SqlStore, bind, resolved
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class SQLiteStore(SqlStore):
             missing = ConfigurationError(f"the tables of asyncsend are not in the {self.name} ({error}): run `asyncsend init`")
             missing.missing_table = "no such table" in str(error)  # type: ignore[attr-defined]
             return missing
-        return AsyncsendError(f"the {self.name} answered: {error}")
+        return DatabaseUnreachable(f"the {self.name} answered: {error}: run `asyncsend doctor`; the next run tries again")
 
     @resolved
     def facts(self) -> dict[str, str]:

@@ -83,7 +83,7 @@ def guarded_session(allow_private: tuple[str, ...]) -> requests.Session:
         for address in addresses:
             if not (is_public(address) or any(address in network for network in networks)):
                 raise Refused(
-                    f"{printable(host, 100)} is the private address {address}; if that is meant, set ASYNCSEND_ALLOW_PRIVATE=\"{address}\"",
+                    f'{printable(host, 100)} is the private address {address}; if that is meant, set ASYNCSEND_ALLOW_PRIVATE="{address}"',
                     reason="forbidden-address",
                 )
         return str(addresses[0])

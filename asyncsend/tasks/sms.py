@@ -113,7 +113,7 @@ def gateway(url: str) -> Gateway:
         except TypeError as error:
             raise ConfigurationError(f"the SMS template {path} does not fit ({str(error).rpartition(') ')[2]}): see docs/sms.md for its members") from error
         if not re.match(r"https?://", found.url) or (found.form is None) == (found.json is None):
-            raise ConfigurationError(f"the SMS template {path} needs url = \"https://…\" and either [form] or [json]: see docs/sms.md")
+            raise ConfigurationError(f'the SMS template {path} needs url = "https://…" and either [form] or [json]: see docs/sms.md')
         return found
     raise ConfigurationError(
         f"ASYNCSEND_SMS_URL starts with {printable(split.scheme, 20)!r}: write twilio://SID:TOKEN@default?from=%2B15550100 or http+template:///path/gateway.toml"
