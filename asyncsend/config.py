@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from asyncsend import times
 from asyncsend.errors import ConfigurationError
@@ -54,8 +53,7 @@ SECRET = ("ASYNCSEND_DATABASE_URL", "ASYNCSEND_EMAIL_URL", "ASYNCSEND_SMS_URL", 
 WEB_ROOTS = ("public_html", "htdocs", "httpdocs", "httpsdocs", "wwwroot", "public_ftp")
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """What a command may rely on: every value checked, every path absolute."""
 
     home: Path
@@ -77,8 +75,8 @@ class Settings:
     sms_url: str
     webhook_secrets: tuple[str, ...]
     allow_private: tuple[str, ...]
-    commands: dict[str, str] = field(default_factory=dict)
-    origins: dict[str, tuple[str, str]] = field(default_factory=dict)  # name: (value, where it came from)
+    commands: dict[str, str]
+    origins: dict[str, tuple[str, str]]  # name: (value, where it came from)
 
     @property
     def journal_path(self) -> Path:

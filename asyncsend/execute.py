@@ -11,7 +11,6 @@ import re
 import sys
 import time
 import traceback
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from asyncsend import job as outcomes
@@ -60,7 +59,7 @@ def execute(job: Job, tasks: Tasks, chance: Callable[[], float], clock: Callable
     try:
         answer = task.function(parsed(job.payload), job)
         if not isinstance(answer, Answer):
-            return replace(outcomes.finish(_as_result(answer)), seconds=clock() - began)
+            return outcomes.finish(_as_result(answer))._replace(seconds=clock() - began)
     except KeyboardInterrupt:
         raise
     except Answer as raised:
@@ -72,7 +71,7 @@ def execute(job: Job, tasks: Tasks, chance: Callable[[], float], clock: Callable
     except Exception as error:  # noqa: BLE001 - an answer of a class of the user's own, or one made of the wrong values
         unreadable = f"the task's answer, a {type(answer).__name__}, cannot be read ({described(error)}): make it of text and a number of seconds"
         outcome = _again(job, task.policy, None, "bad-answer", unreadable, chance)
-    return replace(outcome, seconds=clock() - began)
+    return outcome._replace(seconds=clock() - began)
 
 
 def meaning(answer: Answer, job: Job, policy: Policy, chance: Callable[[], float]) -> Outcome:
@@ -108,8 +107,8 @@ def after_crash(job: Job, *, started: bool) -> Outcome:
     if not started:
         return outcomes.release()
     if job.crashes + 1 >= CRASH_LIMIT:
-        return replace(
-            outcomes.bury("crash-loop", f"in flight at {job.crashes + 1} deaths of its run: whatever it does ends the whole run"), charged=False, crashed=True
+        return outcomes.bury("crash-loop", f"in flight at {job.crashes + 1} deaths of its run: whatever it does ends the whole run")._replace(
+            charged=False, crashed=True
         )
     return outcomes.release(crashed=True, reason="run-died", error=f"in flight when its run died ({job.crashes + 1} of {CRASH_LIMIT} times)")
 

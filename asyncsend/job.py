@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncsend.errors import InvalidJob
 
@@ -93,8 +93,7 @@ class Job:
         return hashlib.sha256(self.uid.encode("utf-8", "surrogatepass")).hexdigest()[:40]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """
     What became of one execution: a value that says where the job goes; only the store writes it, only for the owner of the claim.
 
@@ -114,9 +113,9 @@ class Outcome:
     def as_dict(self) -> dict[str, Any]:
         """Only the members that differ from the defaults: this is what the journal and the pipe carry."""
         out: dict[str, Any] = {"verb": self.verb, "state": self.state.value}
-        for name in ("delay", "charged", "crashed", "reason", "error", "result", "seconds"):
+        for name, default in self._field_defaults.items():
             value = getattr(self, name)
-            if value != _OUTCOME_DEFAULTS[name]:
+            if value != default:
                 out[name] = value
         return out
 
@@ -124,9 +123,6 @@ class Outcome:
     def from_dict(cls, members: dict[str, Any]) -> Outcome:
         """The inverse of as_dict. KeyError, TypeError or ValueError if it is not one of ours."""
         return cls(**{**members, "state": State(members["state"])})
-
-
-_OUTCOME_DEFAULTS = {"delay": 0.0, "charged": True, "crashed": False, "reason": None, "error": None, "result": None, "seconds": 0.0}
 
 
 def finish(result: str | None = None) -> Outcome:
@@ -159,8 +155,7 @@ def release(*, crashed: bool = False, reason: str | None = None, error: str | No
     return Outcome("release", State.READY, charged=False, crashed=crashed, reason=reason, error=error)
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """One outcome and the claim it belongs to."""
 
     job_id: int
@@ -220,14 +215,6 @@ class NewJob:
                 f"the payload is {size:,} bytes long; the limit is {MAX_PAYLOAD_BYTES:,}. Put large content in a file and its path in the payload"
             )
         return self
-
-
-@dataclass(frozen=True, slots=True)
-class Enqueued:
-    """What became of one enqueue: the uid to ask for, and whether this call made the row or found it."""
-
-    uid: str
-    created: bool = field(default=True, compare=False)
 
 
 def members_of(text: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import socket
 import struct
 import time
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -302,7 +302,7 @@ class Workers:
         if tail and outcome.error is not None and outcome.verb in ("retry", "bury", "hold"):
             said = printable(tail.decode("utf-8", "replace").strip())
             if said:
-                outcome = replace(outcome, error=f"{outcome.error} It printed: {said[-1500:]}"[:MAX_TEXT])
+                outcome = outcome._replace(error=f"{outcome.error} It printed: {said[-1500:]}"[:MAX_TEXT])
         self._finished.append((job, outcome))
 
     def _drain_output(self, worker: Worker) -> None:
@@ -402,7 +402,7 @@ class Workers:
         else:
             reason, why = "exited", f"its process ended with exit code {code} in the middle of the job (os._exit?)."
         self.log.event("worker-died", pid=worker.pid, job=job.id, task=job.task, reason=reason, ending=_ending(code))
-        outcome = replace(executing.after_death(job, policy, reason, why, self.chance), seconds=self.clock() - worker.since)
+        outcome = executing.after_death(job, policy, reason, why, self.chance)._replace(seconds=self.clock() - worker.since)
         if self.journal is not None and not self.journal_broken:
             with contextlib.suppress(OSError):
                 self.journal.finished(job.id, job.token or "", outcome)
