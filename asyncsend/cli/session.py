@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -120,6 +119,8 @@ def as_row(job: Job) -> dict[str, Any]:
 
 
 def print_json(value: Any) -> None:
+    import json  # not for the run, which prints none
+
     click.echo(json.dumps(value, indent=2, default=str))
 
 
