@@ -218,7 +218,7 @@ def test_retry_after_as_a_date_is_honoured_up_to_a_day(hook, http, ahead, low, h
 
 def test_no_reply_in_time_is_unknown(hook, http):
     http.behave = "hang"
-    with pytest.raises(Unknown, match="no reply within 0.2 s"):
+    with pytest.raises(Unknown, match=r"no reply within 0\.2 s"):
         send(hook(timeout=0.2), http)
     assert len(http.requests) == 1
 
@@ -361,7 +361,7 @@ def test_no_spelling_of_this_machine_is_ever_connected_to(hook, http, host):
         hook(allow="")({"url": f"http://{host}:{http.port}/"}, job())
     if isinstance(caught.value, Retry):  # a spelling that this system's resolver does not know
         assert caught.value.reason == "connect-failed"
-        assert host in ("127.0.0.1.",)
+        assert host == "127.0.0.1."
     elif host in ("ⓛocalhost", "127。0。0。1"):
         assert caught.value.reason in ("forbidden-address", "bad-request")
     else:
@@ -461,7 +461,7 @@ def test_a_private_address_is_refused_before_a_byte_is_sent(hook, http):
      "http://user:pw@x.example/", "http://user@x.example/", "http://@x.example/", "http://:pw@x.example/", "http://x.example\\@127.0.0.1/", "http://[::1", "http://x.example:99999/", "http://x.example:port/", " http://x.example/", "//x.example/"],
 )  # fmt: skip
 def test_a_url_that_is_none_is_refused_by_name(url):
-    with pytest.raises(BadPayload, match="^url"):
+    with pytest.raises(BadPayload, match=r"^url"):
         request_of({"url": url})
 
 
@@ -474,7 +474,7 @@ def test_a_host_that_cannot_be_is_refused_or_a_failed_attempt_and_nothing_else(h
 
 @pytest.mark.parametrize("headers", [{"X": "1\r\nX-Evil: 1"}, {"X": "1\nX-Evil: 1"}, {"X\r\nX-Evil": "1"}, {"X": "1\r"}, {"X": "\x00"}, {"X Y": "1"}, {"": "1"}, {"X:": "1"}, {"X": 1}, {"X": "größe"}, {"X": "🎁"}, {"X": "\u2028"}, [], "X: 1"])
 def test_a_header_that_could_break_out_is_refused(headers):
-    with pytest.raises(BadPayload, match="^headers"):
+    with pytest.raises(BadPayload, match=r"^headers"):
         request_of({"url": "https://x.example/", "headers": headers})
 
 
@@ -486,7 +486,7 @@ def test_a_header_of_ours_cannot_be_given(name):
 
 @pytest.mark.parametrize("method", ["post", "TRACE", "CONNECT", "HEAD", "", "GET / HTTP/1.1\r\n", 1, None, ["GET"], {}])
 def test_a_method_of_another_kind_is_refused(method):
-    with pytest.raises(BadPayload, match="^method"):
+    with pytest.raises(BadPayload, match=r"^method"):
         request_of({"url": "https://x.example/", "method": method})
 
 
@@ -496,7 +496,7 @@ def test_an_unknown_member_is_refused_by_name():
 
 
 def test_a_number_that_json_cannot_hold_is_refused():
-    with pytest.raises(BadPayload, match="^body"):
+    with pytest.raises(BadPayload, match=r"^body"):
         request_of({"url": "https://x.example/", "body": json.loads('{"a": 1e999}')})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ipaddress
 import socket
@@ -46,9 +47,11 @@ def call(
     `timeout` is seconds for the whole exchange, the reading of a dripping body included.
     """
     deadline = time.monotonic() + timeout
+    if auth:  # requests writes Latin-1, RFC 7617 speaks of UTF-8
+        headers = {**headers, "Authorization": "Basic " + base64.b64encode(":".join(auth).encode()).decode()}
     try:
         with session.request(
-            method, url, headers=dict(headers), data=data, auth=auth, timeout=(CONNECT_TIMEOUT, timeout), allow_redirects=False, stream=True
+            method, url, headers=dict(headers), data=data, timeout=(CONNECT_TIMEOUT, timeout), allow_redirects=False, stream=True
         ) as response:
             text, whole = _text(response, deadline)
             return Reply(response.status_code, text, _retry_after(response.headers.get("Retry-After")), whole)
