@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from asyncsend import backoff
-from asyncsend.answers import BadPayload, Refused, Retry, Snooze
+from asyncsend.answers import BadPayload, Refused, Retry, Snooze, Unknown
 from asyncsend.errors import ConfigurationError
 from asyncsend.job import printable
 from asyncsend.tasks import Payload, Policy
-from asyncsend.tasks.members import only, text
+from asyncsend.tasks.members import header_names, only, text
 
 if TYPE_CHECKING:
     import requests
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 TIMEOUT = 35.0  # Twilio itself gives up after 26 s: whoever leaves earlier pays twice (twilio-ruby#519)
 # A gateway does not recognise a second attempt, and every message costs: what nobody knows is held.
 POLICY = Policy(max_attempts=5, timeout=TIMEOUT + 15, backoff=backoff.SMS, on_unknown="hold")
-_E164 = re.compile(r"\+[1-9]\d{1,14}")  # ITU-T E.164
+_E164 = re.compile(r"\+[1-9][0-9]{1,14}")  # ITU-T E.164
 _HOLE = re.compile(r"\{(\w+)\}")
 
 
@@ -54,7 +54,8 @@ class Gateway:
 class Sms:
     """Sends payloads of the form {to, text | template_id + params, from}."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, timeout: float = TIMEOUT) -> None:
+        self.timeout = timeout  # seconds for one exchange
         self.url = settings.sms_url
         self.file = Path(unquote(urlsplit(self.url).path)) if self.url.startswith("file:") else None
         self.gateway = None if self.file else gateway(self.url)
@@ -71,7 +72,7 @@ class Sms:
         if self._session is None:
             self._session = http.plain_session()
         url, headers, body = request_of(self.gateway, values)
-        reply = http.call(self._session, self.gateway.method, url, headers=headers, data=body, timeout=TIMEOUT, auth=self.gateway.auth)
+        reply = http.call(self._session, self.gateway.method, url, headers=headers, data=body, timeout=self.timeout, auth=self.gateway.auth)
         return judge(self.gateway, reply)
 
     def close(self) -> None:
@@ -107,17 +108,50 @@ def gateway(url: str) -> Gateway:
             members = tomllib.loads(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"the SMS template {path} cannot be read ({error}): see docs/sms.md for its form") from error
-        try:
-            members["auth"] = tuple(members["auth"]) if "auth" in members else None
-            found = Gateway(**members)
-        except TypeError as error:
-            raise ConfigurationError(f"the SMS template {path} does not fit ({str(error).rpartition(') ')[2]}): see docs/sms.md for its members") from error
-        if not re.match(r"https?://", found.url) or (found.form is None) == (found.json is None):
-            raise ConfigurationError(f'the SMS template {path} needs url = "https://…" and either [form] or [json]: see docs/sms.md')
-        return found
+        wrong = _wrong(members)
+        if wrong:
+            raise ConfigurationError(f"the SMS template {path} does not fit: {wrong}; see docs/sms.md for its members")
+        return Gateway(**{**members, "auth": tuple(members["auth"]) if "auth" in members else None})
     raise ConfigurationError(
         f"ASYNCSEND_SMS_URL starts with {printable(split.scheme, 20)!r}: write twilio://SID:TOKEN@default?from=%2B15550100 or http+template:///path/gateway.toml"
     )
+
+
+def _wrong(members: dict[str, Any]) -> str | None:
+    """
+    What does not fit in a template, None if all does.
+
+    All of it is looked at before the first message: a rule that breaks only when the reply is there would send twice.
+    """
+    for name in members:
+        if name not in Gateway.__dataclass_fields__:
+            return f"unknown member {printable(name, 60)!r}"
+    url, method, auth = members.get("url"), members.get("method", "POST"), members.get("auth", ["", ""])
+    if not isinstance(url, str) or not re.match(r"https?://[^/\s]", url):
+        return 'url must be "https://…"'
+    if method not in ("GET", "POST", "PUT"):
+        return 'method must be "POST", "PUT" or "GET"'
+    if not isinstance(auth, list) or len(auth) != 2 or not all(isinstance(part, str) for part in auth):
+        return 'auth must be ["user", "password"]'
+    headers = members.get("headers", {})
+    if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
+        return "headers must be a table of texts"
+    if ("form" in members) == ("json" in members):
+        return "it needs either [form] or [json]"
+    if not isinstance(members.get("form", {}), dict):
+        return "form must be a table"
+    if method == "GET" and "json" in members:
+        return "a GET has no body: use [form]"
+    for name in ("success", "never", "pause"):
+        rule = members.get(name, {"status": []})
+        if not isinstance(rule, dict) or not rule or not set(rule) <= {"status", "json"}:
+            return f"{name} must be a table of status and json"
+        codes = rule.get("status", [])
+        if not isinstance(codes, list) or not all(type(code) is int for code in codes):
+            return f"{name}.status must be a list of numbers"
+        if not isinstance(rule.get("json", {}), dict):
+            return f'{name}.json must be a table of paths: {{"messages.0.status" = "0"}}'
+    return None
 
 
 def _twilio(sid: str, token: str, query: dict[str, list[str]]) -> Gateway:
@@ -141,12 +175,13 @@ def _twilio(sid: str, token: str, query: dict[str, list[str]]) -> Gateway:
 def request_of(template: Gateway, values: dict[str, Any]) -> tuple[str, dict[str, str], bytes | None]:
     """URL, headers and body of one request. In the URL values are percent-encoded; empty form members are left out."""
     url = _HOLE.sub(lambda hole: quote(_value(values, hole[1]), safe=""), template.url)
-    headers = {name: _HOLE.sub(lambda hole: _value(values, hole[1]), value) for name, value in template.headers.items()}
+    filled_headers = {name: _HOLE.sub(lambda hole: _value(values, hole[1]), value) for name, value in template.headers.items()}
+    headers = header_names(filled_headers, forbidden=())  # what a text put into them may not break out
     if template.form is not None:
         filled = {name: _filled(value, values) for name, value in template.form.items()}
         if template.method == "GET":
             return f"{url}{'&' if '?' in url else '?'}{urlencode(filled)}", headers, None
-        form = {name: value for name, value in filled.items() if value not in ("", "{}")}
+        form = {name: value for name, value in filled.items() if value != "" and not (value == "{}" and template.form[name] == "{params}")}
         return url, {"Content-Type": "application/x-www-form-urlencoded", **headers}, urlencode(form).encode()
     return url, {"Content-Type": "application/json", **headers}, json.dumps(_filled(template.json, values), ensure_ascii=False).encode()
 
@@ -183,6 +218,9 @@ def judge(template: Gateway, reply: Any) -> dict[str, Any]:
         raise Refused(said, reason="sms-refused")
     if template.pause and _matches(template.pause, reply.status, body):
         raise Snooze(reply.retry_after or 300.0, f"{said}: check the account in ASYNCSEND_SMS_URL", reason="sms-account")
+    if 200 <= reply.status < 300 and (body is None or not reply.whole):
+        # A gateway that says no says so: half a reply may be the half of a yes, and every message costs.
+        raise Unknown(f"{said}, which cannot be read{'' if reply.whole else ' to its end'}: the message may have been sent")
     raise Retry(reply.retry_after, said, reason=f"sms-{reply.status}")
 
 

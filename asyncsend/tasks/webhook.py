@@ -34,14 +34,17 @@ OURS = ("host", "content-length", "transfer-encoding", "connection", "webhook-id
 class Webhook:
     """Sends payloads of the form {url, body, headers, method}; any 2xx reply is done, 410 is dead, the rest is tried again."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, timeout: float = TIMEOUT) -> None:
+        self.timeout = timeout  # seconds for one exchange
         self.keys = tuple(signing_key(secret) for secret in settings.webhook_secrets)
         self.allow_private = settings.allow_private
         self._session: requests.Session | None = None
 
     def __call__(self, payload: Payload, job: Job) -> Any:
         method, url, headers, body = request_of(payload)
-        headers |= {"webhook-id": job.idempotency_key, "Idempotency-Key": job.idempotency_key, "User-Agent": "asyncsend"}
+        headers |= {"webhook-id": job.idempotency_key, "Idempotency-Key": job.idempotency_key}
+        if not any(name.lower() == "user-agent" for name in headers):
+            headers["User-Agent"] = "asyncsend"
         if self.keys:
             stamp = int(time.time())  # of this attempt: receivers allow five minutes
             headers |= {"webhook-timestamp": str(stamp), "webhook-signature": signature(self.keys, job.idempotency_key, stamp, body)}
@@ -49,7 +52,7 @@ class Webhook:
 
         if self._session is None:
             self._session = http.guarded_session(self.allow_private)
-        reply = http.call(self._session, method, url, headers=headers, data=body, timeout=TIMEOUT)
+        reply = http.call(self._session, method, url, headers=headers, data=body, timeout=self.timeout)
         if 200 <= reply.status < 300:
             return {"status": reply.status}
         said = f"{urlsplit(url).hostname} answered {reply.status}"
@@ -83,11 +86,17 @@ def request_of(payload: Payload) -> tuple[str, str, dict[str, str], bytes]:
     if method not in METHODS:
         raise BadPayload(f"method must be one of {', '.join(METHODS)}, not {printable(str(method), 20)!r}")
     headers = header_names(payload.get("headers"), forbidden=OURS)
+    for name, value in headers.items():
+        if not value.isascii():
+            raise BadPayload(f"headers: the value of {name} has letters outside ASCII, which HTTP headers do not carry: encode them")
     body = payload.get("body", {} if method != "GET" else None)
     if isinstance(body, str):
         content = body.encode("utf-8")
     else:
-        content = b"" if body is None else json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+        try:
+            content = b"" if body is None else json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
+        except (ValueError, RecursionError) as error:  # 1e999 is JSON, and infinity to Python
+            raise BadPayload(f"body cannot be written as JSON: {error}") from error
         if body is not None and not any(name.lower() == "content-type" for name in headers):
             headers["Content-Type"] = "application/json"
     return method, url, headers, content
