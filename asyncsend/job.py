@@ -224,7 +224,7 @@ def members_of(text: str) -> dict[str, Any]:
     import json
 
     try:
-        members = json.loads(text, parse_constant=_no_constant)
+        members = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
         # Half a surrogate pair is JSON, but no text: it could be stored nowhere and sent to nobody.
         if not text.isascii() or "\\ud" in text.lower():
             json.dumps(members, ensure_ascii=False).encode("utf-8")
@@ -237,6 +237,13 @@ def members_of(text: str) -> dict[str, Any]:
     if not isinstance(members, dict):
         raise ValueError('the payload must be a JSON object: {"member": value}')  # noqa: TRY004 - one kind of error for all of it
     return members
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(f"{digits[:20]} is too large for a number")
+    return number
 
 
 def _no_constant(name: str) -> Any:

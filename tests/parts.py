@@ -431,7 +431,7 @@ class HttpSink:
         sink = self
         self.requests: list[Request] = []
         self.answers: list[tuple[int, dict[str, str], bytes]] = []  # next answers; 200 {} when there are none
-        self.behave = "answer"  # answer | hang | cut | drip
+        self.behave = "answer"  # answer | hang | cut
 
         class Handler(BaseHTTPRequestHandler):
             def do_any(self):
@@ -465,7 +465,7 @@ class HttpSink:
         self.release = threading.Event()
         self.server = Server(("127.0.0.1", 0), Handler)
         self.port = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     @property
     def url(self) -> str:
