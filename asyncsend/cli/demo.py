@@ -83,10 +83,11 @@ def demo(folder: Path | None) -> None:
     mails = sorted((home / "outbox" / "new").glob("*.eml"))
     click.echo(f"\n   {len(mails)} mails lie in {home}/outbox/new, the SMS in {home}/outbox/sms.log.\n")
     click.secho("5. Try next", bold=True)
+    program = sys.argv[0] if sys.argv[0].endswith("/asyncsend") else f"{sys.executable} -m asyncsend"
     for line in (
         f"export ASYNCSEND_HOME={home}",
-        "asyncsend status", f"asyncsend why {uids[7]}", f"cat {mails[0] if mails else home}", "tail $ASYNCSEND_HOME/asyncsend.log",
-        "asyncsend dead list", "asyncsend doctor", "asyncsend crontab",
+        f"{program} status", f"{program} why {uids[7]}", f"cat {mails[0] if mails else home}", "tail $ASYNCSEND_HOME/asyncsend.log",
+        f"{program} dead list", f"{program} retry {uids[7]} && {program} run", f"{program} config", f"{program} crontab",
     ):  # fmt: skip
         click.echo(f"   {line}")
 
