@@ -14,7 +14,7 @@ import fcntl
 import os
 import stat
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from asyncsend.errors import ConfigurationError
 
@@ -42,6 +42,13 @@ class HostLock:
         assert self.descriptor is not None
         found = os.fstat(self.descriptor)
         return f"{_instance(self.path)}@{os.uname().nodename}:{found.st_dev}:{found.st_ino}"[:191]
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def acquire(self, *, counted: bool = True) -> None:
         """

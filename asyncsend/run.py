@@ -75,36 +75,29 @@ def run(
     budget is spent; `watch` is called with the report and the number of jobs in hand, for a person at a terminal.
     Raises DatabaseUnreachable (results then wait in the journal) and ConfigurationError.
     """
-    lock = HostLock(settings.lock_path)
     try:
-        lock.acquire()
+        with HostLock(settings.lock_path) as lock:
+            holding = status.take(store, lock.lock_id)
+            minute = _Minute(store, settings, log, budget, lock, holding, order or settings.queues, workers or settings.workers, chance, watch)
+            with minute.stopping_on_signals(), minute.leaving_no_process():
+                try:
+                    minute.recover()
+                    minute.drain(linger=linger)
+                    minute.prune()
+                except LeaseLost:
+                    log.event("lease-lost", generation=holding.generation)
+                    minute.report.stopped = "lease-lost"
+                minute.close()
+            return minute.report
     except LockHeld:
         return Report(stopped="lock-held")
-    try:
-        holding = status.take(store, lock.lock_id)
     except status.HeldElsewhere as elsewhere:
         log.event("held-elsewhere", holder=str(elsewhere))
-        lock.release()
         return Report(stopped="held-elsewhere")
-    minute = _Minute(store, settings, log, budget, lock, holding, order or settings.queues, workers or settings.workers, chance, watch)
-    try:
-        with minute.stopping_on_signals():
-            try:
-                minute.recover()
-                minute.drain(linger=linger)
-                minute.prune()
-            except LeaseLost:
-                log.event("lease-lost", generation=holding.generation)
-                minute.report.stopped = "lease-lost"
-            minute.close()
     except DatabaseUnreachable as error:
         # Results wait in the journal; the next run of this host finds our lock in the status row and takes over at once.
         log.event("database-away", error=str(error))
         raise
-    finally:
-        minute.dismiss()
-        lock.release()
-    return minute.report
 
 
 @dataclass
@@ -125,8 +118,7 @@ class _Minute:
     row: int | None = None  # of the history; an empty minute has none
     journal: Journal | None = None
     workers: Workers | None = None
-    unsettled: list[Settlement] = field(default_factory=list)
-    facts: dict[int, Job] = field(default_factory=dict)
+    unsettled: list[tuple[Job, Outcome]] = field(default_factory=list)
     unsettled_since: float = 0.0
     looked: bool = False
     dry_until: float = 0.0  # nothing was due a moment ago: no need to ask again before
@@ -145,6 +137,14 @@ class _Minute:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    @contextmanager
+    def leaving_no_process(self) -> Iterator[None]:
+        """However the run ends, its workers do, and its journal is closed."""
+        try:
+            yield
+        finally:
+            self._dismiss()
 
     # 1 ── what dead runs left: finished results first, then what they had in hand
     def recover(self) -> None:
@@ -176,7 +176,10 @@ class _Minute:
                 settlements.append(Settlement(job.id, job.token or "", outcome))
                 self.log.event("job-rescued", job=job.id, task=job.task, to=outcome.state.value, reason=outcome.reason or "not-started", crashes=job.crashes + outcome.crashed)
             self._open_row()
-            self.report.add("rescued", self.store.settle(settlements, rescue=True).accepted)
+            accepted = self.store.settle(settlements, rescue=True).accepted
+            self.report.add("rescued", accepted)
+            if not accepted:
+                break  # somebody else moves the same rows: theirs to finish
 
     # 2 ── claim, execute, settle, until there is no time, no budget or no due job
     def drain(self, *, linger: bool) -> None:
@@ -280,31 +283,32 @@ class _Minute:
     def _note(self, job: Job, outcome: Outcome) -> None:
         if not self.unsettled:
             self.unsettled_since = self.budget.clock()
-        self.unsettled.append(Settlement(job.id, job.token or "", outcome))
-        self.facts[job.id] = job
+        self.unsettled.append((job, outcome))
 
     def _settle(self) -> None:
         """Write the outcomes in one transaction; only then are they counted and logged, and only then may the journal forget them."""
         for start in range(0, len(self.unsettled), SETTLE_JOBS):
             group = self.unsettled[start : start + SETTLE_JOBS]
-            late = set(self.store.settle(group).late)
-            for settlement in group:
-                job, outcome = self.facts.pop(settlement.job_id), settlement.outcome
-                if settlement.job_id in late:
+            late = set(self.store.settle([Settlement(job.id, job.token or "", outcome) for job, outcome in group]).late)
+            for job, outcome in group:
+                if job.id in late:
                     self.report.add("late")
                     self.holding.doubt()
                     self.log.event("job-late", job=job.id, task=job.task, outcome=outcome.verb)
-                    continue
-                word = WORDS[outcome.verb]
-                self.report.add(word)
-                self.log.event(
-                    f"job-{word}", job=job.id, uid=job.uid, task=job.task, queue=job.queue, attempt=job.attempts + outcome.charged,
-                    seconds=outcome.seconds, reason=outcome.reason, **({"again_in": outcome.delay} if word in ("retried", "snoozed") else {}),
-                    error=outcome.error,
-                )  # fmt: skip
+                else:
+                    self._tell(job, outcome)
         self.unsettled = []
         if self.journal and self.workers and not self.workers.in_flight and not self.workers.backlog:
             self.journal.clear()
+
+    def _tell(self, job: Job, outcome: Outcome) -> None:
+        """Count and log what was written."""
+        word = WORDS[outcome.verb]
+        self.report.add(word)
+        self.log.event(
+            f"job-{word}", job=job.id, uid=job.uid, task=job.task, queue=job.queue, attempt=job.attempts + outcome.charged, seconds=outcome.seconds,
+            reason=outcome.reason, again_in=outcome.delay if word in ("retried", "snoozed") else None, error=outcome.error,
+        )  # fmt: skip
 
     # 4 ── keep the table small: a slice now and then, never a long DELETE
     def prune(self) -> None:
@@ -324,15 +328,14 @@ class _Minute:
 
     # 5 ── leave: processes first, then the rows that say so
     def close(self) -> None:
-        self.dismiss()
+        self._dismiss()
         self.report.seconds = self.budget.clock() - self.budget.started
         if self.row is not None:
             self.store.save_run(self.row, self.report.counts, self.report.stopped)
             self.log.event("run-stopped", generation=self.report.generation, stopped=self.report.stopped, seconds=self.report.seconds, **self.report.counts)
         self.holding.end(self.report.stopped, self.lock.held_count(), pruned=self.pruned)
 
-    def dismiss(self) -> None:
-        """End every process of this run and close its journal; once is enough."""
+    def _dismiss(self) -> None:
         if self.workers:
             self.workers.close()
             self.workers = None
@@ -394,6 +397,6 @@ def _next_size(size: int, took: float, jobs: list[Job], workers: int) -> int:
     if len(jobs) == size and took < BATCH_SECONDS:
         size = min(LARGEST_BATCH, size * 2)
     elif took > 4 * BATCH_SECONDS:
-        size = max(FIRST_BATCH, workers, size // 2)
+        size = max(2 * workers, size // 2)
     fattest = max(len(job.payload) for job in jobs)
     return max(1, min(size, BATCH_BYTES // max(1, fattest)))

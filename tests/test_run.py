@@ -354,6 +354,14 @@ def test_what_a_dead_run_finished_is_replayed_from_the_journal_and_not_repeated(
     store.close()
 
 
+def test_a_row_somebody_set_to_running_by_hand_is_taken_back(shop):
+    shop.insert("mark", '{"name":"a"}')
+    shop.sql("UPDATE asyncsend_jobs SET state = 'running'")
+    shop.quiet("run")
+    assert effects(shop) == ["a"]
+    assert states(shop) == {"done": 1}
+
+
 def test_a_job_in_flight_at_three_deaths_of_its_run_is_dead(lite):
     lite.tasks("import os, signal\nfrom asyncsend import task\n@task\ndef poison(): os.kill(os.getppid(), signal.SIGKILL); os.kill(os.getpid(), signal.SIGKILL)\n@task\ndef fine(): pass\n")
     lite.insert("poison")

@@ -352,11 +352,11 @@ class SqlStore:
             " run_at = CASE WHEN :move = 1 THEN FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + :delay) ELSE run_at END,"
             " started_at = CASE WHEN :state = 'ready' THEN NULL ELSE started_at END,"
             " finished_at = CASE WHEN :finished = 1 THEN NOW(6) ELSE NULL END, unique_slot = CASE WHEN :finished = 1 THEN NULL ELSE 0 END,"
-            " reason = :reason, error = :error, result = :result, token = CASE WHEN :forget = 1 THEN NULL ELSE token END"
-            " WHERE id = :id AND state = 'running' AND token = :token",
+            " reason = :reason, error = :error, result = :result, token = CASE WHEN :rescue = 1 THEN NULL ELSE token END"
+            " WHERE id = :id AND state = 'running' AND (token = :token OR (:rescue = 1 AND token IS NULL))",
             id=settlement.job_id, token=bytes.fromhex(settlement.token), state=outcome.state.value, charged=int(outcome.charged),
             crashed=int(outcome.crashed), move=int(outcome.state is State.READY and outcome.verb != "release"), delay=outcome.delay,
-            finished=int(finished), reason=outcome.reason, error=storable(outcome.error), result=storable(outcome.result), forget=int(rescue),
+            finished=int(finished), reason=outcome.reason, error=storable(outcome.error), result=storable(outcome.result), rescue=int(rescue),
         )  # fmt: skip
 
     def _sort_out_late(self, settlements: Sequence[Settlement]) -> Settled:
