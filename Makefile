@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: help demo test lint types bench clean
+.PHONY: help demo test lint types bench torture clean
 
 help:  ## list these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -37,6 +37,9 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml
 $(VENV)/.tested: $(VENV)/.installed tests/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
 	@touch $@
+
+torture: $(VENV)/.tested  ## kill real runs a thousand times and look at the sinks: make torture KILLS=10000 DATABASE=sqlite
+	$(BIN)/python -m tests.torture --kills $(or $(KILLS),1000) --database $(or $(DATABASE),mariadb) --seed $(or $(SEED),7)
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
