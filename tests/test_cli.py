@@ -307,3 +307,9 @@ def test_the_doctor_changes_nothing(tmp_path, sqlite_url):
     site.home.rmdir()
     call(site, "doctor", code=1)
     assert not site.home.exists()
+
+
+def test_a_batch_named_on_the_command_line_is_in_the_row(lite):
+    lite("enqueue", "email", "{}", "--batch", "november")
+    assert lite.rows("batch_id") == [("november",)]
+    assert "batch" in lite("enqueue", "email", "{}", "--batch", "no spaces, please", code=2).stderr

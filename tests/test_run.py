@@ -153,6 +153,28 @@ def test_an_empty_minute_leaves_no_row_and_no_line(shop):
     assert shop.store().standing("default").generation == 1
 
 
+def test_on_a_terminal_a_run_shows_progress_and_a_summary(lite):
+    lite.tasks(TASKS)
+    lite.insert("mark", '{"name":"a"}')
+    ours, theirs = os.openpty()
+    run = lite.start("run", stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(ours, 4096)
+        except OSError:  # EIO: the other end is closed
+            break
+        shown += piece
+        if not piece:
+            break
+    os.close(ours)
+    assert run.wait(60) == 0
+    assert run.stdout.read() == b""
+    assert b"Run 1: 1 done in " in shown
+    assert b"stopped: empty." in shown
+
+
 def test_a_failing_job_is_tried_again_until_it_is_dead(shop):
     shop.insert("fail", '{"name":"x"}')
     for _ in range(4):

@@ -23,6 +23,7 @@ from asyncsend.producer import new_job
 @click.option("--max-attempts", type=int, metavar="N", help="Dead after N failed attempts. Default: the task's own number.")
 @click.option("--timeout", type=DURATION, metavar="60s", help="Kill an attempt after so long. Default: the task's own.")
 @click.option("--unique", metavar="KEY", help="Add nothing while an unfinished job has this key.")
+@click.option("--batch", metavar="NAME", help="Put it into this batch.")
 @click.option("--uid", metavar="UID", help="Your own id: the same one never makes a second job.")
 @pass_session
 def enqueue(
@@ -37,6 +38,7 @@ def enqueue(
     max_attempts: int | None,
     timeout: float | None,
     unique: str | None,
+    batch: str | None,
     uid: str | None,
 ) -> None:
     """
@@ -48,7 +50,7 @@ def enqueue(
     """  # noqa: D301
     job = new_job(
         task, _read(payload), queue=queue, priority=priority, delay=delay, at=session.instant(at) if at else None, expires=expires,
-        max_attempts=max_attempts, timeout=timeout, unique=unique, uid=uid,
+        max_attempts=max_attempts, timeout=timeout, unique=unique, uid=uid, batch=batch,
     )  # fmt: skip
     made = session.store.insert([job])[0]
     if made != job.uid:
