@@ -367,12 +367,13 @@ class _Minute:
         if self.workers is None:
             import random
 
-            from asyncsend.workers import Workers
+            from asyncsend.workers import HELLO_TIMEOUT, Workers
 
             self._open_journal()
             self.workers = Workers(
                 self.worker_count, self.settings, self.journal, self.log, mark_started=self.store.mark_started, chance=self.chance or random.random,
                 close_in_child=(self.store.forget_connection, self.lock.close_in_child),
+                hello_timeout=max(1.0, min(HELLO_TIMEOUT, self.budget.left / 3)),  # a module that hangs must leave time for the mails
             )  # fmt: skip
             self.workers.allow_until(self.holding.valid_until)
 

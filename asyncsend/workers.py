@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 WINDOW = 64  # jobs a worker may hold unexecuted: enough that no-op jobs never wait for the pipe
 WINDOW_BYTES = 64 * 1024  # of payload; below a socket's buffer, so that handing never blocks
-HELLO_TIMEOUT = 60.0  # seconds for importing the modules of ASYNCSEND_TASKS
+HELLO_TIMEOUT = 20.0  # seconds for importing the modules of ASYNCSEND_TASKS; then a worker goes without them
 TERM_GRACE = 2.0  # seconds between SIGTERM and SIGKILL for a job that overstayed
 OUTPUT_KEPT = 8192  # bytes of what a job printed
 _SHARED = struct.Struct("=qd")  # stop flag; the boot-clock second after which no effect may start
@@ -76,11 +76,13 @@ class Workers:
         log: Log,
         *,
         close_in_child: Iterable[Callable[[], None]] = (),
+        hello_timeout: float = HELLO_TIMEOUT,
         mark_started: Callable[[int, str], bool] = lambda _id, _token: True,
         chance: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.count, self.settings, self.journal, self.log = count, settings, journal, log
+        self.hello_timeout = hello_timeout
         self.close_in_child, self.mark_started, self.chance, self.clock = tuple(close_in_child), mark_started, chance, clock
         self.backlog: deque[Job] = deque()  # claimed, not yet handed
         self.unstarted: list[Job] = []  # came back untouched: to be released
@@ -327,7 +329,7 @@ class Workers:
         if worker.term_sent is not None:
             return worker.term_sent + TERM_GRACE
         if not worker.ready:
-            return worker.born + HELLO_TIMEOUT
+            return worker.born + self.hello_timeout
         if worker.window:
             return worker.since + executing.timeout_of(worker.window[0], self._policy(worker.window[0]))
         return float("inf")

@@ -535,6 +535,16 @@ def test_a_module_that_ends_the_process_stops_no_mail(lite, source):
     assert job(lite, "mark")[:3] == ("ready", 0, "module-failed")
 
 
+def test_a_module_that_hangs_stops_no_mail(lite):
+    lite.tasks("import time; time.sleep(600)")
+    lite.insert("email", '{"to":"ann@example.com","subject":"Hi","text":"Hello"}')
+    lite.insert("mark", "{}")
+    lite.quiet("run", "--max-time", "6s")
+    assert job(lite, "email")[0] == "done"
+    assert job(lite, "mark")[:3] == ("ready", 0, "module-failed")
+    assert left_over(lite) == []
+
+
 def test_old_finished_jobs_are_pruned(shop):
     shop.insert("mark", '{"name":"old"}')
     shop.quiet("run")
