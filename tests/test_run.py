@@ -583,6 +583,20 @@ def test_a_thousand_jobs_leave_one_line_each_and_a_true_history(shop):
     store.close()
 
 
+def test_tables_locked_by_another_session_are_exit_75_and_the_next_run_goes_on(tmp_path, server):
+    with server.database() as name:
+        made_store(server.url(name)).close()
+        site = Site(tmp_path / "home", server.url(name))
+        site.insert("email", '{"to":"ann@example.com","subject":"Hi","text":"Hello"}')
+        with server.connect(name) as other, other.cursor() as cursor:
+            cursor.execute("LOCK TABLES asyncsend_status READ")
+            done = site("run", code=75)
+            assert "locked by another session" in done.stderr
+            cursor.execute("UNLOCK TABLES")
+        site.quiet("run")
+        assert states(site) == {"done": 1}
+
+
 def test_the_database_going_away_in_the_middle_is_exit_75_and_nothing_is_lost_or_repeated(tmp_path, server):
     from parts import SHARED
 

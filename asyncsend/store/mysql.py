@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 # PyMySQL is imported by the methods that talk: a run that finds the lock held must not pay for it.
 
 # Error numbers: MySQL 8.4 Error Message Reference, MariaDB Knowledge Base "Error Codes"; FAULT tables of docs/flow.md.
-CONFLICTS = {1213, 1205, 1020, 3572}  # deadlock, lock wait, record changed: the same transaction again
+LOCK_WAIT = 1205
+CONFLICTS = {1213, LOCK_WAIT, 1020, 3572}  # deadlock, lock wait, record changed: the same transaction again
 LOST = {2006, 2013, 2055, 1053, 1927, 4031, 1317, 3024}  # gone away, lost during query, shutdown, killed, idle too long
 AWAY = {1040, 1203, 1226, 2002, 2003, 2005, 1129, 1158, 1159, 1160, 1161, 1152}  # too many connections, refused, network
 BLOCKED = {1290, 1792, 1836, 1114, 1021, 28, 3, 1028, 1030}  # read-only, disk full
@@ -26,7 +27,7 @@ MISSING = {1146, 1054, 1051}
 SESSION = (
     "SET SESSION time_zone = '+00:00',"
     " sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO',"
-    " innodb_lock_wait_timeout = 5, lock_wait_timeout = 10, autocommit = 1"
+    " innodb_lock_wait_timeout = 5, lock_wait_timeout = 5, autocommit = 1"
 )
 # Where PHP and the C client look for the socket when the host is "localhost"; PyMySQL alone never would (PyMySQL#1021).
 SOCKETS = (
@@ -110,16 +111,19 @@ class MySQLStore(SqlStore):
                     return list(cursor.fetchall()), matched
             except pymysql.err.Error as error:
                 code = error.args[0] if error.args else 0
-                if code in CONFLICTS and attempt < 19 and not self._in_transaction(code):
-                    time.sleep(0.005 + 0.010 * (attempt % 3))
-                    continue
+                if code in CONFLICTS and not self._in_transaction():
+                    # A lock that was waited for in vain (1205) has cost seconds already; a deadlock costs none.
+                    if attempt < (1 if code == LOCK_WAIT else 19):
+                        time.sleep(0.005 + 0.010 * (attempt % 3))
+                        continue
+                    raise DatabaseUnreachable(f"the {self.name} is locked by another session ({error}): the next run tries again") from error
                 raise self._ours(error) from error
         raise AssertionError("unreachable: the loop above returns or raises")
 
-    def _in_transaction(self, code: int) -> bool:
+    def _in_transaction(self) -> bool:
         """Whether a conflict hit inside BEGIN…COMMIT: then the whole transaction must be rolled back and done again."""
         # SERVER_STATUS_IN_TRANS of the last OK packet (MySQL internals manual, "Status Flags"); 1205 keeps the transaction open.
-        return bool(self._connection.server_status & 1) if code else False
+        return bool(self._connection.server_status & 1)
 
     def _ours(self, error: pymysql.err.Error, *, connecting: bool = False) -> Exception:
         """What a driver's error means for us; its text never holds a password."""
