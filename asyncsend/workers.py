@@ -29,7 +29,8 @@ from asyncsend import deathsig
 from asyncsend import execute as executing
 from asyncsend.errors import ConfigurationError
 from asyncsend.job import MAX_TEXT, Job, Outcome, printable
-from asyncsend.tasks import AT_MOST_ONCE, Policy, Tasks
+from asyncsend.tasks import AT_MOST_ONCE, Policy
+from asyncsend.worker import Child, as_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -88,12 +89,12 @@ class Workers:
         self.unstarted: list[Job] = []  # came back untouched: to be released
         self.policies: dict[str, Policy] = {}
         self.journal_broken = journal is None
-        self._workers: list[Worker] = []
+        self.workers: list[Worker] = []
         self._finished: list[tuple[Job, Outcome]] = []
-        self._selector = selectors.DefaultSelector()
+        self.selector = selectors.DefaultSelector()
         self._shared = mmap.mmap(-1, _SHARED.size)
         self._share(stop=False, valid_until=float("inf"))
-        self._without_modules = False
+        self.without_modules = False
         self._deaths_in_a_row = 0
         self._abandoned: list[Job] = []
         self._wake: tuple[int, int] | None = None
@@ -107,7 +108,7 @@ class Workers:
 
     @property
     def in_flight(self) -> int:
-        return sum(len(worker.window) for worker in self._workers)
+        return sum(len(worker.window) for worker in self.workers)
 
     def hand(self, jobs: Iterable[Job]) -> None:
         """Take these jobs; their outcomes come out of `results`."""
@@ -128,9 +129,9 @@ class Workers:
         self._staff()
         self._deal()
         if not self._finished:
-            deadlines = [self._deadline(worker) for worker in self._workers]
+            deadlines = [self._deadline(worker) for worker in self.workers]
             patience = max(0.0, min([wait, *(deadline - self.clock() for deadline in deadlines)]))
-            for key, _ in self._selector.select(patience):
+            for key, _ in self.selector.select(patience):
                 self._listen(key.data)
         self._reap()
         self._enforce_timeouts()
@@ -140,12 +141,12 @@ class Workers:
 
     def abandon(self) -> list[Job]:
         """Kill whatever is still being executed; the jobs this interrupts. What else the workers held goes to `unstarted`."""
-        for worker in self._workers:
+        for worker in self.workers:
             worker.killed_for = "abandoned"
             _kill_group(worker.pid, signal.SIGKILL)
         limit = self.clock() + 5
-        while self._workers and self.clock() < limit:
-            self._selector.select(0.05)
+        while self.workers and self.clock() < limit:
+            self.selector.select(0.05)
             self._reap()
         self.unstarted += self.backlog
         self.backlog.clear()
@@ -155,19 +156,19 @@ class Workers:
     def close(self) -> None:
         """Let every worker end its connections after the job it is at, then see to it that no process is left behind."""
         self._share(stop=True, valid_until=0.0)
-        for worker in self._workers:
+        for worker in self.workers:
             with contextlib.suppress(OSError):
                 worker.jobs.shutdown(socket.SHUT_WR)
         limit = self.clock() + 5
-        while self._workers and self.clock() < limit:
-            self._selector.select(0.05)
+        while self.workers and self.clock() < limit:
+            self.selector.select(0.05)
             self._reap()
-        for worker in self._workers:
+        for worker in self.workers:
             _kill_group(worker.pid, signal.SIGKILL)
         left = deathsig.kill_children(self._not_ours) if self._wake else []
         if left:
             self.log.event("orphans-killed", pids=",".join(map(str, left)))
-        self._selector.close()
+        self.selector.close()
         if self._wake:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -177,9 +178,9 @@ class Workers:
 
     # starting and feeding
     def _staff(self) -> None:
-        wanted = min(self.count, len(self.backlog) + sum(1 for worker in self._workers if worker.window))
-        while len(self._workers) < wanted:
-            self._workers.append(self._fork())
+        wanted = min(self.count, len(self.backlog) + sum(1 for worker in self.workers if worker.window))
+        while len(self.workers) < wanted:
+            self.workers.append(self._fork())
 
     def _fork(self) -> Worker:
         if self._wake is None:
@@ -192,15 +193,15 @@ class Workers:
             try:
                 ours.close()
                 os.close(output)
-                _Child(self, theirs, its_output).work()
+                Child(self, theirs, its_output).work()
             finally:
                 os._exit(70)  # EX_SOFTWARE: work() never returns
         theirs.close()
         os.close(its_output)
         ours.settimeout(30)  # for sending to a child that reads no more
         worker = Worker(pid, ours, output, born=self.clock())
-        self._selector.register(ours, selectors.EVENT_READ, worker)
-        self._selector.register(output, selectors.EVENT_READ, worker)
+        self.selector.register(ours, selectors.EVENT_READ, worker)
+        self.selector.register(output, selectors.EVENT_READ, worker)
         return worker
 
     def _watch_signals(self) -> None:
@@ -212,12 +213,12 @@ class Workers:
         os.set_blocking(writer, False)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        self._selector.register(reader, selectors.EVENT_READ, None)
+        self.selector.register(reader, selectors.EVENT_READ, None)
         self._wake = (reader, writer)
 
     def _deal(self) -> None:
         """Fill the windows from the backlog. An at-most-once job goes alone, after its start mark is committed."""
-        for worker in self._workers:
+        for worker in self.workers:
             while worker.ready and not worker.killed_for and self.backlog:
                 job = self.backlog[0]
                 alone = self._policy(job).delivery == AT_MOST_ONCE
@@ -235,7 +236,7 @@ class Workers:
                         continue
                     job.started_at = datetime.now(UTC)  # only that there is a mark matters here; the row has the time
                 try:
-                    worker.jobs.sendall(_as_line(job))
+                    worker.jobs.sendall(as_line(job))
                 except OSError:
                     self.backlog.appendleft(job)  # it is dying; the reaper sees to it
                     break
@@ -335,7 +336,7 @@ class Workers:
         return float("inf")
 
     def _enforce_timeouts(self) -> None:
-        for worker in self._workers:
+        for worker in self.workers:
             if self.clock() < self._deadline(worker):
                 continue
             if worker.term_sent is None:
@@ -349,7 +350,7 @@ class Workers:
                 _kill_group(worker.pid, signal.SIGKILL)
 
     def _reap(self) -> None:
-        for worker in list(self._workers):
+        for worker in list(self.workers):
             with contextlib.suppress(ChildProcessError):
                 pid, status = os.waitpid(worker.pid, os.WNOHANG)
                 if pid == 0:
@@ -361,7 +362,7 @@ class Workers:
         while True:
             before = len(worker.window), worker.unread
             self._drain_output(worker)
-            if worker.jobs.fileno() in self._selector.get_map():
+            if worker.jobs.fileno() in self.selector.get_map():
                 self._listen(worker)
             if (len(worker.window), worker.unread) == before:
                 break
@@ -370,7 +371,7 @@ class Workers:
         self._unregister(worker.output)
         worker.jobs.close()
         os.close(worker.output)
-        self._workers.remove(worker)
+        self.workers.remove(worker)
         if not worker.ready:
             self._died_unready(worker, code)
         if code == 0 and not worker.window and not worker.killed_for:
@@ -412,9 +413,9 @@ class Workers:
 
     def _died_unready(self, worker: Worker, code: int) -> None:
         """A worker that never came up was killed by a module of the user's: the next goes without them, so that mails go out."""
-        if self._without_modules:
+        if self.without_modules:
             raise ConfigurationError(f"worker processes cannot start ({_ending(code)}): check the memory and process limits of the host")
-        self._without_modules = True
+        self.without_modules = True
         self.log.event("worker-died", pid=worker.pid, reason="importing ASYNCSEND_TASKS", ending=worker.killed_for or _ending(code))
 
     def _journalled(self) -> tuple[dict[tuple[int, str], Outcome], set[tuple[int, str]]]:
@@ -428,7 +429,7 @@ class Workers:
 
     def _unregister(self, channel: Any) -> None:
         with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(channel)
+            self.selector.unregister(channel)
 
     def _share(self, *, stop: bool, valid_until: float) -> None:
         self._shared[:] = _SHARED.pack(int(stop), valid_until)
@@ -439,94 +440,6 @@ class Workers:
 
         stop, valid_until = _SHARED.unpack(self._shared[:])
         return not stop and boot_clock() < valid_until
-
-
-class _Child:
-    """The worker's side of the fork."""
-
-    def __init__(self, parent: Workers, jobs: socket.socket, output: int) -> None:
-        self.parent, self.jobs, self.output = parent, jobs, output
-        self.me = os.getpid()
-
-    def work(self) -> None:
-        """Execute until the run says no more; never returns."""
-        self._settle_in()
-        tasks = Tasks(self.parent.settings)
-        if self.parent._without_modules:  # noqa: SLF001 - two halves of one thing
-            tasks.failed_modules = dict.fromkeys(self.parent.settings.task_modules, "a module ended the process or took too long while it was imported")
-        else:
-            tasks.load_modules()
-        executing.flush_output()
-        self._say({"policies": {name: policy.as_dict() for name, policy in tasks.policies().items()}, "failed": tasks.failed_modules})
-        with self.jobs.makefile("rb") as lines:
-            for line in lines:
-                self._serve(_from_line(line), tasks)
-        tasks.close()
-        os._exit(0)
-
-    def _settle_in(self) -> None:
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP, signal.SIGXCPU):
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run; it lets the current job finish
-        os.setsid()  # a process group of our own, so that whatever a job starts can be ended with it
-        deathsig.die_with_parent()
-        self.parent._selector.close()  # noqa: SLF001
-        for sibling in self.parent._workers:  # noqa: SLF001 - else it would not notice when the run goes
-            sibling.jobs.close()
-            os.close(sibling.output)
-        for close in self.parent.close_in_child:
-            close()
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, 0)
-        os.dup2(self.output, 1)
-        os.dup2(self.output, 2)
-        os.close(self.output)
-
-    def _serve(self, job: Job, tasks: Tasks) -> None:
-        if not self.parent.may_start():
-            self._say({"unstarted": job.id})
-            return
-        journal = None if self.parent.journal_broken else self.parent.journal
-        token = job.token or ""
-        try:
-            if journal is not None:
-                journal.started(job.id, token)
-        except OSError:
-            journal = None
-        outcome = executing.execute(job, tasks, self.parent.chance)
-        if os.getpid() != self.me:
-            os._exit(0)  # the task forked and both returned: only the first may go on
-        executing.flush_output()
-        try:
-            if journal is not None:
-                journal.finished(job.id, token, outcome)
-        except OSError:
-            journal = None
-        message: dict[str, Any] = {"outcome": outcome.as_dict()}
-        if journal is None and not self.parent.journal_broken:
-            self.parent.journal_broken = True
-            message["journal"] = "broken"
-        self._say(message)
-
-    def _say(self, message: dict[str, Any]) -> None:
-        self.jobs.sendall(json.dumps(message, separators=(",", ":")).encode() + b"\n")
-
-
-def _as_line(job: Job) -> bytes:
-    """What a worker needs of a job."""
-    members = {
-        "id": job.id, "task": job.task, "payload": job.payload, "uid": job.uid, "queue": job.queue, "priority": job.priority,
-        "max_attempts": job.max_attempts, "timeout_seconds": job.timeout_seconds, "batch_id": job.batch_id, "attempts": job.attempts,
-        "crashes": job.crashes, "token": job.token, "run_id": job.run_id, "born": job.created_at.timestamp() if job.created_at else None,
-    }  # fmt: skip
-    return json.dumps(members, separators=(",", ":")).encode() + b"\n"
-
-
-def _from_line(line: bytes) -> Job:
-    members = json.loads(line)
-    born = members.pop("born")
-    return Job(**members, created_at=datetime.fromtimestamp(born, UTC) if born is not None else None)
 
 
 def _kill_group(pid: int, number: int) -> None:

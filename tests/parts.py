@@ -165,14 +165,12 @@ def server():
     found.stop()
 
 
-@pytest.fixture(scope="session")
-def matrix_server(request):
-    """A server of the matrix by name, started once for all its tests."""
+@pytest.fixture(params=["mariadb", *MATRIX], scope="module")
+def any_server(request):
+    """The installed MariaDB, then each server of the matrix."""
     if request.param == "mariadb":
         yield request.getfixturevalue("server")
         return
-    if request.param in absent:
-        pytest.skip(f"{request.param} cannot be had today: {absent[request.param]}")
     found = _matrix_server(request.param)
     yield found
     found.stop()

@@ -13,7 +13,7 @@ LADDER = [
     ["store", "store.sql", "store.mysql", "store.sqlite", "store.foreign", "schema",
      "tasks", "tasks.members", "tasks.http", "tasks.smtp", "tasks.email", "tasks.sms", "tasks.webhook", "tasks.command"],
     ["lock", "status", "journal", "producer", "queues", "deadletters", "explain", "doctor"],
-    ["execute", "workers"],
+    ["execute", "worker", "workers"],
     ["run"],
     ["testing", "cli", "cli.session", "cli.run", "cli.setup", "cli.enqueue", "cli.jobs", "cli.dead", "cli.queues", "cli.status", "cli.doctor", "cli.demo"],
 ]  # fmt: skip

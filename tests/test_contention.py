@@ -3,19 +3,9 @@
 import threading
 
 import pytest
-from parts import MATRIX, Site, _matrix_server, eventually, made_store
+from parts import Site, eventually, made_store
 
 ROWS, PRODUCERS = 400, 4
-
-
-@pytest.fixture(params=["mariadb", *MATRIX], scope="module")
-def any_server(request):
-    if request.param == "mariadb":
-        yield request.getfixturevalue("server")
-        return
-    found = _matrix_server(request.param)
-    yield found
-    found.stop()
 
 
 @pytest.mark.parametrize("isolation", ["REPEATABLE READ", "READ COMMITTED"])

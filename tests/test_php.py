@@ -5,7 +5,7 @@ import subprocess
 import time
 
 import pytest
-from parts import MATRIX, Site, _matrix_server, made_store, missing
+from parts import Site, made_store, missing
 
 INSERT = """INSERT INTO asyncsend_jobs (task, payload) VALUES ('email', '{"to":"ann@example.com","subject":"Hi","text":"Hello"}')"""
 
@@ -26,16 +26,6 @@ def php():
         return done.stdout
 
     return run
-
-
-@pytest.fixture(params=["mariadb", *MATRIX], scope="module")
-def any_server(request):
-    if request.param == "mariadb":
-        yield request.getfixturevalue("server")
-        return
-    found = _matrix_server(request.param)
-    yield found
-    found.stop()
 
 
 @pytest.fixture

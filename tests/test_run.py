@@ -146,6 +146,18 @@ def test_a_run_does_what_is_due_and_says_nothing(shop):
     assert (shop.home / "journal").stat().st_size == 0
 
 
+def test_a_run_whose_input_and_outputs_are_closed_works_all_the_same(lite):
+    lite.tasks(TASKS + "\n@task\ndef says(): print('x' * 100_000)\n")
+    for task in ("says", "mark"):
+        lite.insert(task, '{"name":"a"}' if task == "mark" else "{}")
+    import subprocess
+    import sys
+
+    done = subprocess.run(["/bin/sh", "-c", f"exec {sys.executable} -m asyncsend run <&- >&- 2>&-"], env=lite.environment, cwd="/", timeout=60)
+    assert done.returncode == 0
+    assert states(lite) == {"done": 2}
+
+
 def test_an_empty_minute_leaves_no_row_and_no_line(shop):
     shop.quiet("run")
     assert shop.store().runs(5) == []

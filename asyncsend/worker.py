@@ -1,0 +1,111 @@
+"""
+What a worker does: one job after another from its socket, start and result into the journal, the outcome back to the run.
+
+`workers.py` forks it and watches over it; here is the child's half of that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from asyncsend import deathsig
+from asyncsend import execute as executing
+from asyncsend.job import Job
+from asyncsend.tasks import Tasks
+
+if TYPE_CHECKING:
+    import socket
+
+    from asyncsend.workers import Workers
+
+
+class Child:
+    """The worker's side of the fork. `parent` is the run's side as it was at that moment; nothing of it is written here that the run would see."""
+
+    def __init__(self, parent: Workers, jobs: socket.socket, output: int) -> None:
+        self.parent, self.jobs, self.output = parent, jobs, output
+        self.me = os.getpid()
+
+    def work(self) -> None:
+        """Execute until the run says no more; never returns."""
+        self._settle_in()
+        tasks = Tasks(self.parent.settings)
+        if self.parent.without_modules:
+            tasks.failed_modules = dict.fromkeys(self.parent.settings.task_modules, "a module ended the process or took too long while it was imported")
+        else:
+            tasks.load_modules()
+        executing.flush_output()
+        self._say({"policies": {name: policy.as_dict() for name, policy in tasks.policies().items()}, "failed": tasks.failed_modules})
+        with self.jobs.makefile("rb") as lines:
+            for line in lines:
+                self._serve(from_line(line), tasks)
+        tasks.close()
+        os._exit(0)
+
+    def _settle_in(self) -> None:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP, signal.SIGXCPU):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run; it lets the current job finish
+        os.setsid()  # a process group of our own, so that whatever a job starts can be ended with it
+        deathsig.die_with_parent()
+        self.parent.selector.close()
+        for sibling in self.parent.workers:  # else it would not notice when the run goes
+            sibling.jobs.close()
+            os.close(sibling.output)
+        for close in self.parent.close_in_child:
+            close()
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.dup2(self.output, 1)
+        os.dup2(self.output, 2)
+        os.close(self.output)
+
+    def _serve(self, job: Job, tasks: Tasks) -> None:
+        if not self.parent.may_start():
+            self._say({"unstarted": job.id})
+            return
+        journal = None if self.parent.journal_broken else self.parent.journal
+        token = job.token or ""
+        try:
+            if journal is not None:
+                journal.started(job.id, token)
+        except OSError:
+            journal = None
+        outcome = executing.execute(job, tasks, self.parent.chance)
+        if os.getpid() != self.me:
+            os._exit(0)  # the task forked and both returned: only the first may go on
+        executing.flush_output()
+        try:
+            if journal is not None:
+                journal.finished(job.id, token, outcome)
+        except OSError:
+            journal = None
+        message: dict[str, Any] = {"outcome": outcome.as_dict()}
+        if journal is None and not self.parent.journal_broken:
+            self.parent.journal_broken = True
+            message["journal"] = "broken"
+        self._say(message)
+
+    def _say(self, message: dict[str, Any]) -> None:
+        self.jobs.sendall(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+
+
+def as_line(job: Job) -> bytes:
+    """What a worker needs of a job."""
+    members = {
+        "id": job.id, "task": job.task, "payload": job.payload, "uid": job.uid, "queue": job.queue, "priority": job.priority,
+        "max_attempts": job.max_attempts, "timeout_seconds": job.timeout_seconds, "batch_id": job.batch_id, "attempts": job.attempts,
+        "crashes": job.crashes, "token": job.token, "run_id": job.run_id, "born": job.created_at.timestamp() if job.created_at else None,
+    }  # fmt: skip
+    return json.dumps(members, separators=(",", ":")).encode() + b"\n"
+
+
+def from_line(line: bytes) -> Job:
+    members = json.loads(line)
+    born = members.pop("born")
+    return Job(**members, created_at=datetime.fromtimestamp(born, UTC) if born is not None else None)
