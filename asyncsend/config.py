@@ -178,7 +178,7 @@ def masked(name: str, value: str) -> str:
     if name not in SECRET or not value:
         return value
     if "://" in value:
-        return re.sub(r"(://[^:@/]*:).*(@)", r"\1***\2", value, flags=re.DOTALL)
+        return re.sub(r"(://[^:]*:).*(@)", r"\1***\2", value, flags=re.DOTALL)
     return "***"
 
 
@@ -296,8 +296,8 @@ def _url(text: str) -> str:
     if text:
         from urllib.parse import urlsplit
 
-        if "://" not in text or not text.isprintable():
-            raise ValueError("no URL")
+        if "://" not in text or not text.isprintable() or "@" in urlsplit(text).path:
+            raise ValueError("no URL")  # a bare / in the password would make a part of it look like the host
         _ = urlsplit(text).port  # ValueError unless it is a number below 65536; its words could hold a part of the password
     return text
 

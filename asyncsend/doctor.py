@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from asyncsend import config, explain, schema
+from asyncsend.answers import BadPayload
 from asyncsend.errors import AsyncsendError, ConfigurationError
 from asyncsend.lock import HostLock, LockHeld
 from asyncsend.status import SCOPE
@@ -51,6 +52,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     finally:
         store.close()
     yield from _mail(settings)
+    yield from _others(settings)
     yield from _tasks(settings)
 
 
@@ -99,10 +101,10 @@ def _database(store: Store, settings: Settings) -> Generator[Finding, None, bool
         version = store.schema_version()
         facts = store.facts() if version is not None else {}
     except AsyncsendError as error:
-        yield Finding("database", FAIL, str(error).rpartition(": ")[0] or str(error), str(error).rpartition(": ")[2])
+        yield Finding("database", FAIL, str(error).rpartition(": ")[0] or str(error), "check host, user, password and database in ASYNCSEND_DATABASE_URL, or ask your host")
         return False
     if version is None:
-        yield Finding("tables", FAIL, f"there are none in the {store.name}", "run `asyncsend init`, or paste schema.sql into phpMyAdmin")
+        yield Finding("tables", FAIL, f"there are none in the {store.name}", "run `asyncsend init`" + ("" if settings.database_url.startswith("sqlite") else ", or paste schema.sql into phpMyAdmin"))
         return False
     try:
         schema.verify(version)
@@ -175,6 +177,22 @@ def _mail(settings: Settings) -> Iterator[Finding]:
         yield Finding("mail", WARN, f"mails are written to {unquote(urlsplit(url).path)}, not sent", "set ASYNCSEND_EMAIL_URL to smtp://user:password@host:587 when you are ready")
     if not settings.email_from:
         yield Finding("sender", WARN, "ASYNCSEND_EMAIL_FROM is not set", "mails that name no from end dead; set ASYNCSEND_EMAIL_FROM in .env")
+        return
+    try:
+        email.address("ASYNCSEND_EMAIL_FROM", settings.email_from)
+    except BadPayload as error:
+        yield Finding("sender", FAIL, str(error), 'write ASYNCSEND_EMAIL_FROM="Shop <shop@example.com>"')
+
+
+def _others(settings: Settings) -> Iterator[Finding]:
+    """SMS and webhooks: whether their settings can be used; nothing is sent."""
+    from asyncsend.tasks import sms, webhook
+
+    for what, make in (("sms", sms.Sms), ("webhook", webhook.Webhook)):
+        try:
+            make(settings).close()
+        except ConfigurationError as error:
+            yield Finding(what, FAIL, str(error).partition(": ")[0], str(error).partition(": ")[2])
 
 
 def _smtp(transport: object) -> Iterator[Finding]:
@@ -185,7 +203,8 @@ def _smtp(transport: object) -> Iterator[Finding]:
     try:
         transport.check()
     except Answer as error:
-        blocked = ", ".join(str(port) for port in (25, 465, 587) if not _port_open(transport.host, port))
+        unreachable = getattr(error, "reason", "") == "smtp-connect"
+        blocked = ", ".join(str(port) for port in (25, 465, 587) if not _port_open(transport.host, port)) if unreachable else ""
         yield Finding("mail", FAIL, str(error), f"check host, port and password in ASYNCSEND_EMAIL_URL{'; closed from here: ' + blocked if blocked else ''}")
         return
     yield Finding("mail", OK, f"{transport.host}:{transport.port} takes our login; nothing was sent")
@@ -226,8 +245,11 @@ def _tasks(settings: Settings) -> Iterator[Finding]:
     for name, line in settings.commands.items():
         try:
             program = shlex.split(line)[0]
-        except (ValueError, IndexError):
+        except ValueError:
             yield Finding("command", FAIL, f"ASYNCSEND_COMMAND_{name.upper()} cannot be split into words", "close its quotes")
+            continue
+        except IndexError:
+            yield Finding("command", FAIL, f"ASYNCSEND_COMMAND_{name.upper()} is empty", "write program and arguments, or remove it")
             continue
         if shutil.which(program) is None:
             yield Finding("command", FAIL, f"command.{name}: {program} is not found", f"write an absolute path in ASYNCSEND_COMMAND_{name.upper()}: cron's PATH is short")

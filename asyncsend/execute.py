@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _OUR_FOLDER = __file__.rpartition("/")[0]
 _HALF_A_PAIR = re.compile("[\ud800-\udfff]")
+LEAST_SNOOZE = 1.0  # seconds: nothing is charged, so a task that asks for 0 would spin for the whole run
 CRASH_LIMIT = 3  # deaths of its run with this job in flight; then it is a poison job
 MODULE_PAUSE = 120.0  # seconds a job waits while a module that may define its task cannot be imported, or a setting of its task is wrong
 
@@ -35,7 +36,7 @@ def before(job: Job) -> Outcome | None:
     if job.trouble:
         return outcomes.hold(
             "bad-row",
-            f"{job.trouble} was stored as 0000-00-00: the server is not strict and the value was out of range. Correct it, then `asyncsend release`",
+            f"{job.trouble} was stored as 0000-00-00: the server is not strict and the value was out of range. `asyncsend release` makes it due now; for another time, cancel it and insert it again",
             charged=False,
         )
     if job.expired:
@@ -81,7 +82,7 @@ def meaning(answer: Answer, job: Job, policy: Policy, chance: Callable[[], float
         case Cancel():
             return outcomes.cancel("cancelled-by-task", why)
         case Snooze():
-            return outcomes.snooze(max(0.0, min(answer.delay, 3650 * 86400)), _word(answer.reason), why)
+            return outcomes.snooze(max(LEAST_SNOOZE, min(answer.delay, 3650 * 86400)), _word(answer.reason), why)
         case Refused():
             return outcomes.bury(_word(answer.reason), why)
         case Unknown():

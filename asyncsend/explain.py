@@ -83,8 +83,23 @@ def cron_missing(standing: Standing) -> bool:
     return (standing.now - standing.started_at).total_seconds() > patience
 
 
-def verdict(standing: Standing, depths: Sequence[Depth], pauses: Mapping[str, datetime | None], zone: tzinfo) -> tuple[str, list[str]]:
-    """`ok` or `attention`, and the sentences behind it, the most urgent first."""
+# Reasons that no waiting will mend by itself, and what will.
+NEEDS_SOMEBODY = {
+    "smtp-login": "the mail server refuses our login: check ASYNCSEND_EMAIL_URL",
+    "smtp-tls": "TLS with the mail server fails: check ASYNCSEND_EMAIL_URL",
+    "smtp-connect": "the mail server cannot be reached: check ASYNCSEND_EMAIL_URL",
+    "smtp-closed": "the mail server hangs up before it takes mail",
+    "smtp-limit": "the host's mail limit is reached; they go out when it opens",
+    "sms-account": "the SMS gateway refuses our account: check ASYNCSEND_SMS_URL",
+    "configuration": "a setting cannot be used: `asyncsend doctor` names it",
+    "module-failed": "a module of ASYNCSEND_TASKS cannot be imported: `asyncsend doctor` names it",
+}
+
+
+def verdict(
+    standing: Standing, depths: Sequence[Depth], pauses: Mapping[str, datetime | None], waiting: Mapping[str, int], zone: tzinfo
+) -> tuple[str, list[str]]:
+    """`ok` or `attention`, and the sentences behind it, the most urgent first; `waiting` counts ready jobs by reason."""
     said: list[str] = []
     if standing.started_at is None:
         said.append("No run has ever been started: put the line of `asyncsend crontab` into cron.")
@@ -96,6 +111,9 @@ def verdict(standing: Standing, depths: Sequence[Depth], pauses: Mapping[str, da
         number = sum(depth.jobs for depth in depths if depth.state is state)
         if number:
             said.append(f"{number} {'job is' if number == 1 else 'jobs are'} {state.value}: {advice}.")
+    for reason, why in NEEDS_SOMEBODY.items():
+        if waiting.get(reason):
+            said.append(f"{waiting[reason]} {'job waits' if waiting[reason] == 1 else 'jobs wait'} ({reason}): {why}.")
     for queue, until in pauses.items():
         said.append(f"Queue {queue} is paused {'until ' + stamp(until, zone) if until else 'until it is resumed'}.")
     return ("attention" if said else "ok"), said

@@ -83,7 +83,7 @@ def enqueue(task: str, payload: Mapping[str, Any] | str, *, connection: Any = No
     Make one job and return its uid. With `connection`, in your transaction and without a commit: the job exists if and only if you commit.
 
     Options: queue, priority, delay, at, expires, max_attempts, timeout, unique, uid, batch (see `new_job`). Where `unique`
-    or `uid` is taken by an unfinished job, nothing is added and that job's uid comes back. Raises InvalidJob,
+    is taken by an unfinished job, or `uid` by any job, nothing is added and that job's uid comes back. Raises InvalidJob,
     DatabaseUnreachable, ConfigurationError; an error of your own connection comes through as it is.
     """
     return _insert([new_job(task, payload, **options)], connection)[0]

@@ -169,7 +169,8 @@ class _Minute:
     def _rescue(self, started: set[tuple[int, str]]) -> None:
         from asyncsend.execute import after_crash
 
-        while left := self.store.running(SETTLE_JOBS):
+        while (left := self.store.running(SETTLE_JOBS)) and not self.budget.stop_asked:
+            self._beat()
             settlements = []
             for job in left:
                 outcome = after_crash(job, started=(job.id, job.token or "") in started)

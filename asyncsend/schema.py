@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,16 +43,22 @@ def install(store: Store, dialect: str, prefix: str = "asyncsend_", folder: Path
     wanted = migrations(dialect, folder)
     if have > max(wanted):
         raise _newer(have, max(wanted))
-    missing = {version: ddl for version, ddl in wanted.items() if version > have}
+    # A table that somebody dropped is made again by the migration that made it first.
+    present = store.tables() if have else set()
+    missing = {version: ddl for version, ddl in wanted.items() if version > have or not _made_by(ddl, prefix) <= present}
     for version, ddl in missing.items():
-        store.apply(version, with_prefix(ddl, prefix))
+        store.apply(max(version, have), with_prefix(ddl, prefix))
     return list(missing)
+
+
+def _made_by(ddl: str, prefix: str) -> set[str]:
+    return set(re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", with_prefix(ddl, prefix)))
 
 
 def verify(version: int | None) -> None:
     """Return if the tables are of this version; ConfigurationError with the command that mends it otherwise."""
     if version is None:
-        raise ConfigurationError("the tables of asyncsend are empty of a version: run `asyncsend init`")
+        raise ConfigurationError("there are no tables of asyncsend here yet: run `asyncsend init`")
     if version < VERSION:
         raise ConfigurationError(f"the tables are of version {version}, this asyncsend needs {VERSION}: run `asyncsend init`")
     if version > VERSION:

@@ -59,7 +59,7 @@ ANSWERS = [
     (Retry(None, reason="greylist"), State.READY, "retry", "greylist", 15.0, True),
     (Retry(-5), State.READY, "retry", "retry-asked", 0.0, True),
     (Snooze(60, "later"), State.READY, "snooze", "snoozed", 60.0, False),
-    (Snooze(-1), State.READY, "snooze", "snoozed", 0.0, False),
+    (Snooze(-1), State.READY, "snooze", "snoozed", 1.0, False),
     (Cancel("sold out"), State.CANCELLED, "cancel", "cancelled-by-task", 0.0, False),
     (Refused("gone"), State.DEAD, "bury", "refused", 0.0, True),
     (BadPayload("to is missing"), State.DEAD, "bury", "bad-payload", 0.0, True),

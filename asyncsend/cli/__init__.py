@@ -6,13 +6,14 @@ A command's module is imported when that command is called, so that the one cron
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from typing import Any
 
 import click
 
-from asyncsend.errors import AsyncsendError
+from asyncsend.errors import EXIT_TEMPORARY, AsyncsendError
 from asyncsend.job import printable
 
 # command: the module of this package it lives in
@@ -40,6 +41,11 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+                raise
+            click.echo(f"asyncsend: the output cannot be written ({error.strerror}); what was asked for may be done", err=True)
+            sys.exit(EXIT_TEMPORARY)
         except AsyncsendError as error:
             click.echo(printable(f"asyncsend: {error}"), err=True)
             sys.exit(error.exit_code)

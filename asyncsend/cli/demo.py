@@ -12,6 +12,7 @@ import click
 
 from asyncsend.cli.session import print_table
 from asyncsend.config import PREFIX
+from asyncsend.errors import ConfigurationError
 
 TASKS = '''\
 """Tasks of the demo shop: any module can define such functions."""
@@ -54,7 +55,12 @@ JOBS: list[tuple[str, str, list[str]]] = [
 def demo(folder: Path | None) -> None:
     """Make tables, enqueue jobs of every kind, run once, and show what became of them."""
     home = Path(tempfile.mkdtemp(prefix="asyncsend-demo-")) if folder is None else folder.absolute()
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if any(home.iterdir()):
+            raise ConfigurationError(f"{home} is not empty, and the demo would overwrite what is in it: name a new folder")
+    except OSError as error:
+        raise ConfigurationError(f"the folder {home} cannot be made ({error.strerror}): name another") from error
     (home / "demo_shop.py").write_text(TASKS, "utf-8")
     env_file = home / ".env"
     env_file.touch(mode=0o600)

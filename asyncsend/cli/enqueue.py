@@ -61,6 +61,8 @@ def enqueue(
 def _read(payload: str) -> str:
     """The text itself, of the file after @, or of standard input for -."""
     try:
+        if payload == "-" and sys.stdin is None:
+            raise InvalidJob("the payload cannot be read: standard input is closed")
         if payload == "-":
             return sys.stdin.buffer.read().decode("utf-8")
         if payload.startswith("@"):

@@ -113,6 +113,9 @@ def _each(
     if dry_run:
         click.echo(f"Would: {verb} {len(found)} jobs")
         return
+    for one in found:  # looked at before the first is changed
+        if one.state not in states:
+            raise Conflict(f"job {one.uid or one.id} is {one.state.value}: only {', '.join(states)} jobs can be given to {verb}. Nothing was changed")
     for one in found:
         if not session.store.make_ready(one.id, states):
             raise Conflict(f"job {one.uid or one.id} is {session.find(str(one.id)).state.value}: only {', '.join(states)} jobs can be given to {verb}")
@@ -130,6 +133,9 @@ def cancel(session: Session, uids: tuple[str, ...], dry_run: bool) -> None:
     if dry_run:
         click.echo(f"Would: cancel {len(found)} jobs")
         return
+    for one in found:
+        if one.state not in (State.READY, State.HELD):
+            raise Conflict(f"job {one.uid or one.id} is {one.state.value}: only ready and held jobs can be cancelled. Nothing was changed")
     for one in found:
         if not session.store.cancel(one.id, "by-command"):
             raise Conflict(f"job {one.uid or one.id} is {session.find(str(one.id)).state.value}: only ready and held jobs can be cancelled")

@@ -39,7 +39,7 @@ def run(max_time: float | None, max_jobs: int | None, queues: str | None, worker
 
     \b
     Example, in crontab:
-      * * * * *  /home/you/asyncsend/bin/asyncsend run
+      * * * * *  /home/you/asyncsend-env/bin/asyncsend run
     """  # noqa: D301
     started = time.monotonic
     home = Path(os.path.expanduser(os.environ.get("ASYNCSEND_HOME") or config.DECLARED["ASYNCSEND_HOME"][0])).absolute()  # also while the settings are what is wrong

@@ -93,6 +93,9 @@ class Store(Protocol):
     def schema_version(self) -> int | None:
         """The version of the tables, None if there are none."""
 
+    def tables(self) -> set[str]:
+        """The names of our tables that are there."""
+
     def apply(self, version: int, ddl: str) -> None:
         """Run one migration, statement by statement; each one may have been applied before."""
 
@@ -159,6 +162,9 @@ class Store(Protocol):
 
     def depth(self) -> list[Depth]:
         """How many jobs every queue has in every state."""
+
+    def waiting(self) -> dict[str, int]:
+        """How many ready jobs wait for which reason: what the last attempt met, or what it is not tried for."""
 
     def make_ready(self, job_id: int, states: Sequence[State]) -> bool:
         """Back to ready and due now, with fresh attempts; False if it is in none of `states`. Conflict if its unique key is taken."""

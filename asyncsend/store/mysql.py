@@ -178,13 +178,20 @@ class MySQLStore(SqlStore):
             except AsyncsendError:
                 continue  # not every server has every variable
         found["now"] = str(self._rows("SELECT UNIX_TIMESTAMP(NOW(6))")[0][0])
-        engines = self._rows(
-            "SELECT TABLE_NAME, ENGINE, TABLE_COLLATION FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME LIKE :like",
+        found["engines"] = ", ".join(sorted({str(engine) for _, engine in self._tables()}))
+        found["tables"] = ", ".join(sorted(table for table, _ in self._tables()))
+        return found
+
+    @resolved
+    def tables(self) -> set[str]:
+        return {table for table, _ in self._tables()}
+
+    def _tables(self) -> list[tuple[str, str]]:
+        rows = self._rows(
+            "SELECT TABLE_NAME, ENGINE FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME LIKE :like",
             like=self.prefix.replace("_", r"\_") + "%",
         )
-        found["engines"] = ", ".join(sorted({str(engine) for _, engine, _ in engines}))
-        found["tables"] = ", ".join(sorted(str(table) for table, _, _ in engines))
-        return found
+        return [(str(table), str(engine)) for table, engine in rows]
 
 
 _translated: dict[str, str] = {}

@@ -438,6 +438,11 @@ class SqlStore:
         )
 
     @resolved
+    def waiting(self) -> dict[str, int]:
+        rows = self._rows("SELECT reason, COUNT(*) FROM asyncsend_jobs WHERE state = 'ready' AND reason IS NOT NULL GROUP BY reason")
+        return {str(_text(reason)): jobs for reason, jobs in rows}
+
+    @resolved
     def make_ready(self, job_id: int, states: Sequence[State]) -> bool:
         allowed = [state.value for state in states]
         try:

@@ -99,8 +99,12 @@ class SQLiteStore(SqlStore):
             "journal_mode": str(self._rows("PRAGMA journal_mode")[0][0]),
             "now": str(self.clock()),
             "bytes": str(size),
-            "tables": ", ".join(row[0] for row in self._rows("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")),
+            "tables": ", ".join(sorted(self.tables())),
         }
+
+    @resolved
+    def tables(self) -> set[str]:
+        return {str(row[0]) for row in self._rows("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'")}
 
 
 def teach(connection: sqlite3.Connection, clock: Callable[[], float]) -> None:

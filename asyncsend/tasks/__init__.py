@@ -63,9 +63,15 @@ def declare(task: Task, where: str) -> None:
     if task.name in BUILT_IN or task.name.startswith("command."):
         raise ConfigurationError(f"{where} defines a task called {task.name!r}, which is built in: give it another name=")
     known = declared.get(task.name)
-    if known is not None and _home(known) != _home(task):
+    if known is not None and _place(known) != _place(task):
         raise ConfigurationError(f"two tasks are called {task.name!r} ({_home(known)} and {_home(task)}): give one of them another name=")
     declared[task.name] = task
+
+
+def _place(task: Task) -> tuple[str, int]:
+    """Where the function stands: a module that is imported a second time declares the same ones again."""
+    code = getattr(getattr(task.function, "__wrapped__", task.function), "__code__", None)
+    return (code.co_filename, code.co_firstlineno) if code else (_home(task), 0)
 
 
 def _home(task: Task) -> str:
@@ -119,6 +125,8 @@ class Tasks:
     def why_missing(self, name: str) -> str:
         """A sentence for people: no such task, and what is here instead."""
         loaded = [module for module in self.settings.task_modules if module not in self.failed_modules]
+        if name.startswith("command.") and name != name.lower() and name[8:].lower() in self.settings.commands:
+            return f"no command is called {printable(name, 100)!r} here: the name in the row is in lower case, {printable(name.lower(), 100)!r}"
         if name.startswith("command."):
             return (
                 f'no command is called {printable(name, 100)!r} here: set ASYNCSEND_COMMAND_{printable(name[8:], 60).upper()}="program argument"'

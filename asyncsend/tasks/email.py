@@ -260,8 +260,8 @@ class Maildir:
     def send(self, sender: str, recipient: str, message: bytes, key: str) -> None:
         name = re.sub(r"[^A-Za-z0-9_-]", "_", key) + ".eml"
         try:
-            for part in ("tmp", "new", "cur"):
-                (self.folder / part).mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in (self.folder, *(self.folder / part for part in ("tmp", "new", "cur"))):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with open(os.open(self.folder / "tmp" / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
                 file.write(message)
             os.replace(self.folder / "tmp" / name, self.folder / "new" / name)

@@ -6,6 +6,7 @@ Twilio is such a template; others are a TOML file: docs/sms.md.
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
@@ -204,13 +205,24 @@ def _value(values: dict[str, Any], name: str) -> str:
     return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
 
 
+def _without_secrets(template: Gateway, text: str) -> str:
+    """A reply as it may be kept: some gateways echo the request with its keys."""
+    secrets = [value for value in template.headers.values() if len(value) >= 8 and "{" not in value]
+    if template.auth:
+        secrets += [template.auth[1], base64.b64encode(":".join(template.auth).encode()).decode()]
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= 4:
+            text = text.replace(secret, "***")
+    return text
+
+
 def judge(template: Gateway, reply: Any) -> dict[str, Any]:
     """What a reply means: a result if it was sent, an answer if not."""
     try:
         body = json.loads(reply.text)
     except (ValueError, RecursionError):
         body = None
-    said = f"the gateway answered {reply.status} {printable(reply.text.strip(), 200)}"
+    said = f"the gateway answered {reply.status} {printable(_without_secrets(template, reply.text).strip(), 200)}"
     if _matches(template.success, reply.status, body):
         sid = next((body[name] for name in ("sid", "message_id", "messageId", "id") if isinstance(body, dict) and name in body), None)
         return {"status": reply.status} | ({"message": str(sid)[:100]} if sid is not None else {})
