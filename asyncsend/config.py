@@ -80,7 +80,11 @@ class Settings(NamedTuple):
 
     @property
     def journal_path(self) -> Path:
-        return self.home / "journal"
+        """One for each database: a run of another one in the same folder must not clear it."""
+        import zlib
+
+        where = self.database_url.rpartition("@")[2] + " " + self.table_prefix  # a new password is the same database
+        return self.home / f"journal-{zlib.crc32(where.encode()):08x}"
 
     @property
     def log_path(self) -> Path:

@@ -103,9 +103,9 @@ def after_death(job: Job, policy: Policy, reason: str, why: str, chance: Callabl
 
 def after_crash(job: Job, *, started: bool) -> Outcome:
     """The outcome of a job that a dead run left behind: charged as a crash if it had been started, given back untouched if not."""
-    if job.started_at is not None:
-        return outcomes.hold("unknown", "the run died while this at-most-once job was being executed. Find out whether it happened, then `asyncsend release` it")
-    if not started:
+    if job.started_at is not None and job.reason == "started-once":
+        return outcomes.hold("unknown", "the run died while this job was being executed. Find out whether it happened, then `asyncsend release` or `asyncsend cancel` it")
+    if not started and job.started_at is None:
         return outcomes.release()
     if job.crashes + 1 >= CRASH_LIMIT:
         return outcomes.bury("crash-loop", f"in flight at {job.crashes + 1} deaths of its run: whatever it does ends the whole run")._replace(

@@ -8,8 +8,10 @@ line fails its checksum and is passed over; a line of another claim is refused b
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import zlib
 from typing import TYPE_CHECKING
 
@@ -28,7 +30,10 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self.descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        if not stat.S_ISREG(os.fstat(self.descriptor).st_mode):
+            os.close(self.descriptor)
+            raise OSError(errno.EINVAL, "the journal is not a regular file")
 
     def started(self, job_id: int, token: str) -> None:
         """Note that the execution begins. OSError if the disk refuses."""

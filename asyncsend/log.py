@@ -48,6 +48,7 @@ EVENTS = {
     "orphans-killed": ("WARN", "Processes that jobs had left behind were ended."),
     "module-failed": ("ERROR", "A module of ASYNCSEND_TASKS cannot be imported; its tasks wait."),
     "pruned": ("INFO", "Old finished jobs were deleted."),
+    "prune-failed": ("ERROR", "Old finished jobs cannot be deleted; the table grows."),
     "database-away": ("ERROR", "The database is away; results wait in the journal."),
     "signal": ("WARN", "Asked to stop; the current job may finish."),
     "command": ("INFO", "A person changed something."),

@@ -18,7 +18,7 @@ def in_order(existing: Iterable[str], order: Sequence[str], paused: Container[st
     ['critical', 'a', 'b', 'low']
     """
     present = [queue for queue in existing if queue not in paused]
-    others = sorted(queue for queue in present if queue not in order)
+    others = sorted(queue for queue in present if queue not in order or queue == "*")
     served: list[str] = []
     for name in order:
         served += others if name == "*" else [name] if name in present else []

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from asyncsend import queues, status
 from asyncsend.budget import Budget
-from asyncsend.errors import DatabaseUnreachable, LeaseLost
+from asyncsend.errors import ConfigurationError, DatabaseUnreachable, LeaseLost
 from asyncsend.job import Settlement
 from asyncsend.lock import HostLock, LockHeld
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from asyncsend.store import Store
     from asyncsend.workers import Workers
 
-FIRST_BATCH, LARGEST_BATCH = 10, 500  # jobs claimed at once; grows while they are quick, so that urgent ones never wait long
+FIRST_BATCH, LARGEST_BATCH = 4, 500  # jobs claimed at once; grows while they are quick, so that urgent ones never wait long
 FULL = 1024 * 1024  # bytes of journal after which the run comes to rest once, settles everything and starts it anew
 BATCH_SECONDS = 0.5  # a batch should be worth about so much work
 BATCH_BYTES = 16 * 1024 * 1024  # and never more payload than this
@@ -190,6 +190,8 @@ class _Minute:
             stopping = self.budget.reason_to_stop()
             if stopping and not (stopping == "max-jobs" and self._busy()):
                 self.report.stopped = stopping
+                if self.budget.stop_asked and self.row is not None:
+                    self.log.event("signal", asked=stopping)
                 break
             if self._hungry(size):
                 jobs = self._claim(self.budget.room(size))
@@ -271,11 +273,12 @@ class _Minute:
             self._collect(SETTLE_SECONDS)
             if self.budget.stop_asked:
                 grace = min(grace, self.budget.clock() + GRACE)
+        for job in self.workers.abandon() if self.workers.in_flight else []:
+            self._note(job, self.workers.interruption(job))
+        self._collect(0.0)
+        self.workers.stop()  # what a worker that died meanwhile had not begun
         from asyncsend.execute import after_crash
 
-        for job in self.workers.abandon() if self.workers.in_flight else []:
-            self._note(job, after_crash(job, started=True))
-        self._collect(0.0)
         for job in self.workers.unstarted:
             self._note(job, after_crash(job, started=False))
         self.workers.unstarted = []
@@ -319,7 +322,11 @@ class _Minute:
         began, deleted = self.budget.clock(), 0
         while self.budget.clock() - began < PRUNE_SECONDS:
             self._beat()
-            slice_ = self.store.prune(self.settings.keep_done, self.settings.keep_dead, PRUNE_SLICE)
+            try:
+                slice_ = self.store.prune(self.settings.keep_done, self.settings.keep_dead, PRUNE_SLICE)
+            except ConfigurationError as error:  # no right to DELETE: the work is done all the same
+                self.log.event("prune-failed", error=str(error))
+                break
             deleted += slice_
             if slice_ < PRUNE_SLICE:
                 break
@@ -331,10 +338,11 @@ class _Minute:
     def close(self) -> None:
         self._dismiss()
         self.report.seconds = self.budget.clock() - self.budget.started
+        if not self.holding.end(self.report.stopped, self.lock.held_count(), pruned=self.pruned):
+            self.report.stopped = "lease-lost"
         if self.row is not None:
             self.store.save_run(self.row, self.report.counts, self.report.stopped)
             self.log.event("run-stopped", generation=self.report.generation, stopped=self.report.stopped, seconds=self.report.seconds, **self.report.counts)
-        self.holding.end(self.report.stopped, self.lock.held_count(), pruned=self.pruned)
 
     def _dismiss(self) -> None:
         if self.workers:

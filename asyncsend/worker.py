@@ -75,7 +75,9 @@ class Child:
             if journal is not None:
                 journal.started(job.id, token)
         except OSError:
-            journal = None
+            # Said before the effect: the run must know that this start stands nowhere, in case we die of it.
+            journal, self.parent.journal_broken = None, True
+            self._say({"journal": "broken"})
         outcome = executing.execute(job, tasks, self.parent.chance)
         if os.getpid() != self.me:
             os._exit(0)  # the task forked and both returned: only the first may go on

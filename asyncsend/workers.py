@@ -3,7 +3,8 @@ Workers: the child processes that execute jobs, and the watch over them.
 
 A worker takes one job after another from its socket, notes start and result in the journal itself, and says the outcome.
 It is forked from the run, so it costs milliseconds; a job that hangs, exits, crashes or forks harms its worker only, which
-is then replaced. When the run dies, the kernel kills its workers (deathsig.py), so that a repeat never overlaps the original.
+is then replaced. When the run dies, the kernel kills its workers and their commands (deathsig.py), so that a repeat does not
+overlap the original; a process that a task started by itself is beyond that (docs/promises.md).
 
     run ── jobs, a window at a time ──▶ worker ── S, D ──▶ journal
         ◀── outcomes, one by one ─────
@@ -27,9 +28,9 @@ from typing import TYPE_CHECKING, Any
 
 from asyncsend import deathsig
 from asyncsend import execute as executing
-from asyncsend.errors import ConfigurationError
+from asyncsend.errors import ConfigurationError, DatabaseUnreachable
 from asyncsend.job import MAX_TEXT, Job, Outcome, printable
-from asyncsend.tasks import AT_MOST_ONCE, Policy
+from asyncsend.tasks import Policy
 from asyncsend.worker import Child, as_line
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class Worker:
     jobs: socket.socket
     output: int
     window: deque[Job] = field(default_factory=deque)  # handed, no outcome yet; the first is being executed
-    weight: int = 0  # bytes of payload in the window
+    sizes: deque[int] = field(default_factory=deque)  # bytes of each of them on the wire
+    weight: int = 0  # and of all
     since: float = 0.0  # when the first of the window began
     size: int = 1  # jobs the window may hold; grows while they are quick
     ready: bool = False
@@ -78,7 +80,7 @@ class Workers:
         *,
         close_in_child: Iterable[Callable[[], None]] = (),
         hello_timeout: float = HELLO_TIMEOUT,
-        mark_started: Callable[[int, str], bool] = lambda _id, _token: True,
+        mark_started: Callable[[int, str, bool], bool] = lambda _id, _token, _hold: True,
         chance: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -163,8 +165,8 @@ class Workers:
         while self.workers and self.clock() < limit:
             self.selector.select(0.05)
             self._reap()
-        for worker in self.workers:
-            _kill_group(worker.pid, signal.SIGKILL)
+        for job in self.abandon() if self.workers else []:
+            self._interrupted(job)
         left = deathsig.kill_children(self._not_ours) if self._wake else []
         if left:
             self.log.event("orphans-killed", pids=",".join(map(str, left)))
@@ -176,11 +178,25 @@ class Workers:
                 os.close(descriptor)
             self._wake = None
 
+    def interruption(self, job: Job) -> Outcome:
+        """The outcome of a job that we killed ourselves because the run had to end: an attempt, not a crash."""
+        return executing.after_death(job, self._policy(job), "interrupted", "the run had to end, and it did not finish in time.", self.chance)
+
+    def _interrupted(self, job: Job) -> None:
+        if self.journal is not None and not self.journal_broken:
+            with contextlib.suppress(OSError):
+                self.journal.finished(job.id, job.token or "", self.interruption(job))
+
     # starting and feeding
     def _staff(self) -> None:
         wanted = min(self.count, len(self.backlog) + sum(1 for worker in self.workers if worker.window))
         while len(self.workers) < wanted:
-            self.workers.append(self._fork())
+            try:
+                self.workers.append(self._fork())
+            except OSError as error:  # the host's limit of processes or descriptors
+                if not self.workers:
+                    raise DatabaseUnreachable(f"no worker process can be started ({error.strerror}): the host's limit is reached, the next run tries again") from error
+                self.count = wanted = len(self.workers)
 
     def _fork(self) -> Worker:
         if self._wake is None:
@@ -217,33 +233,35 @@ class Workers:
         self._wake = (reader, writer)
 
     def _deal(self) -> None:
-        """Fill the windows from the backlog. An at-most-once job goes alone, after its start mark is committed."""
+        """Fill the windows from the backlog. A job that must not be repeated unasked goes alone, after its start mark is committed."""
         for worker in self.workers:
             while worker.ready and not worker.killed_for and self.backlog:
                 job = self.backlog[0]
-                alone = self._policy(job).delivery == AT_MOST_ONCE
+                marked = self._is_marked(job)
+                line = as_line(job)
                 if worker.window and (
-                    alone
-                    or len(worker.window) >= (1 if self.journal_broken else worker.size)
-                    or worker.weight + len(job.payload) > WINDOW_BYTES
-                    or self._policy(worker.window[0]).delivery == AT_MOST_ONCE
+                    marked
+                    or len(worker.window) >= worker.size
+                    or worker.weight + len(line) > WINDOW_BYTES
+                    or self._is_marked(worker.window[0])
                 ):
                     break
                 self.backlog.popleft()
-                if alone:
-                    if not self.mark_started(job.id, job.token or ""):
+                if marked:
+                    if not self.mark_started(job.id, job.token or "", self._policy(job).holds):
                         self.unstarted.append(job)  # the claim is not ours any more: settle will find that out and count it
                         continue
                     job.started_at = datetime.now(UTC)  # only that there is a mark matters here; the row has the time
                 try:
-                    worker.jobs.sendall(as_line(job))
+                    worker.jobs.sendall(line)
                 except OSError:
                     self.backlog.appendleft(job)  # it is dying; the reaper sees to it
                     break
                 if not worker.window:
                     worker.since = self.clock()
                 worker.window.append(job)
-                worker.weight += len(job.payload)
+                worker.sizes.append(len(line))
+                worker.weight += len(line)
 
     # hearing
     def _listen(self, worker: Worker | None) -> None:
@@ -268,15 +286,20 @@ class Workers:
     def _hear(self, worker: Worker, received: bytes) -> None:
         *lines, worker.unread = (worker.unread + received).split(b"\n")
         for line in lines:
-            message = json.loads(line)
+            try:
+                message = json.loads(line)
+            except ValueError:  # a task wrote into our socket: this worker cannot be understood any more
+                _kill_group(worker.pid, signal.SIGKILL)
+                return
             if "policies" in message:
                 self._greeted(worker, message)
-            elif "unstarted" in message:
+                continue
+            if message.get("journal") == "broken" and not self.journal_broken:
+                self.journal_broken = True
+                self.log.event("journal-broken")
+            if "unstarted" in message:
                 self.unstarted.append(self._pop(worker))
-            else:
-                if message.get("journal") == "broken" and not self.journal_broken:
-                    self.journal_broken = True
-                    self.log.event("journal-broken")
+            elif "outcome" in message:
                 job = self._pop(worker)
                 outcome = Outcome.from_dict(message["outcome"])
                 if outcome.seconds < 0.02:
@@ -288,7 +311,6 @@ class Workers:
 
     def _greeted(self, worker: Worker, message: dict[str, Any]) -> None:
         worker.ready = True
-        self._deaths_in_a_row = 0
         if not self.policies:
             for module, why in message["failed"].items():
                 self.log.event("module-failed", module=module, error=why)
@@ -296,7 +318,7 @@ class Workers:
 
     def _pop(self, worker: Worker) -> Job:
         job = worker.window.popleft()
-        worker.weight -= len(job.payload)
+        worker.weight -= worker.sizes.popleft()
         worker.since = self.clock()
         return job
 
@@ -323,6 +345,10 @@ class Workers:
             worker.tail = (worker.tail + piece)[-OUTPUT_KEPT:]
 
     # watching
+    def _is_marked(self, job: Job) -> bool:
+        """Whether the start is committed to the database first: where a crash means held, and where there is no journal to say it."""
+        return self._policy(job).holds or self.journal_broken
+
     def _policy(self, job: Job) -> Policy:
         return self.policies.get(job.task) or Policy()
 
@@ -385,7 +411,8 @@ class Workers:
                 self._finish(worker, job, known)
             else:
                 unresolved.append(job)
-        if unresolved and ((unresolved[0].id, unresolved[0].token or "") in started or self.journal_broken):
+        head = unresolved[0] if unresolved else None
+        if head and ((head.id, head.token or "") in started or self.journal_broken or head.started_at is not None):
             self._died_with(worker, unresolved.pop(0), code)
         elif not worker.killed_for:
             self._deaths_in_a_row += 1

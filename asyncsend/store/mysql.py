@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from asyncsend.errors import AsyncsendError, ConfigurationError, DatabaseUnreachable, InvalidJob
-from asyncsend.store.sql import ConnectionLost, Duplicate, Params, SqlStore, bind, in_mysql, resolved
+from asyncsend.store.sql import BadRow, ConnectionLost, Duplicate, Params, SqlStore, bind, in_mysql, resolved
 
 if TYPE_CHECKING:
     import pymysql
@@ -22,6 +22,7 @@ LOST = {2006, 2013, 2055, 1053, 1927, 4031, 1317, 3024}  # gone away, lost durin
 AWAY = {1040, 1203, 1226, 2002, 2003, 2005, 1129, 1158, 1159, 1160, 1161, 1152}  # too many connections, refused, network
 BLOCKED = {1290, 1792, 1836, 1114, 1021, 28, 3, 1028, 1030}  # read-only, disk full
 DENIED = {1044, 1045, 1049, 1142, 1143, 1227, 1698, 2059, 1524, 2061}
+MISFITS = {1264, 1292, 1366, 1406, 1690, 3140, 4025, 1048, 1265}  # out of range, cut, not a value of that column
 MISSING = {1146, 1054, 1051}
 # Everything the statements rely on, in one SET; `standing` reads it back.
 SESSION = (
@@ -133,6 +134,8 @@ class MySQLStore(SqlStore):
         text = str(error.args[1]) if len(error.args) > 1 else str(error)
         if code == 1062:
             return Duplicate(text)
+        if code in MISFITS:
+            return BadRow(f"{code}: {text}")
         if code in CONFLICTS:
             return ConnectionLost(f"conflict {code} inside a transaction: it is rolled back and done again")
         if connecting and code == 2003 and "Name or service" in text:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from asyncsend.errors import ConfigurationError, Conflict
+from asyncsend.errors import ConfigurationError, Conflict, DatabaseUnreachable, InvalidJob
 from asyncsend.job import FINISHED, Job, Outcome, Settlement, State, printable
 from asyncsend.store import COUNTED, Depth, RunRow, Settled, Standing
 
@@ -41,6 +41,10 @@ class Duplicate(Exception):
     """A UNIQUE index refused the statement. Never leaves the store."""
 
 
+class BadRow(Exception):
+    """A value does not fit its column. Never leaves the store."""
+
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -54,7 +58,13 @@ def resolved(method: Callable[P, R]) -> Callable[P, R]:
         for attempt in range(store.RECONNECTS):
             try:
                 return method(*args, **kwargs)
-            except ConnectionLost as lost:
+            except BadRow as misfit:
+                raise InvalidJob(f"a value does not fit its column ({misfit})") from misfit
+            except Duplicate as taken:
+                raise Conflict(f"another row has that already ({taken})") from taken
+            except (ConnectionLost, DatabaseUnreachable) as lost:
+                if isinstance(lost, DatabaseUnreachable) and (attempt == 0 or attempt + 1 == store.RECONNECTS):
+                    raise  # away from the beginning; what was lost on the way may be back in a moment
                 store.forget_connection()
                 if attempt + 1 == store.RECONNECTS:
                     raise store.unreachable(lost) from lost
@@ -67,7 +77,7 @@ def resolved(method: Callable[P, R]) -> Callable[P, R]:
 class SqlStore:
     """The shared half of both stores. A subclass connects, executes, inserts and names its errors."""
 
-    RECONNECTS = 4
+    RECONNECTS = 5
     BEGIN = "BEGIN"
 
     def __init__(self, prefix: str) -> None:
@@ -287,21 +297,22 @@ class SqlStore:
     @resolved
     def running(self, limit: int) -> list[Job]:
         rows = self._rows(
-            "SELECT id, uid, task, token, run_id, attempts, crashes, started_at, queue FROM asyncsend_jobs WHERE state = 'running' ORDER BY id LIMIT :limit",
+            "SELECT id, uid, task, token, run_id, attempts, crashes, started_at, queue, reason FROM asyncsend_jobs WHERE state = 'running' ORDER BY id LIMIT :limit",
             limit=limit,
         )
         return [
             Job(id=row[0], uid=_text(row[1]), task=row[2], payload="", token=_hex(row[3]), run_id=row[4], attempts=row[5], crashes=row[6],
-                started_at=_time(row[7]), queue=row[8], state=State.RUNNING)
+                started_at=_time(row[7]), queue=row[8], reason=_text(row[9]), state=State.RUNNING)
             for row in rows
         ]  # fmt: skip
 
     @resolved
-    def mark_started(self, job_id: int, token: str) -> bool:
+    def mark_started(self, job_id: int, token: str, hold: bool = True) -> bool:
         return (
             self._write(
-                "UPDATE asyncsend_jobs /*by key*/ SET started_at = NOW(6) WHERE id = :id AND state = 'running' AND token = :token",
-                id=job_id, token=bytes.fromhex(token),
+                "UPDATE asyncsend_jobs /*by key*/ SET started_at = NOW(6), reason = CASE WHEN :hold = 1 THEN 'started-once' ELSE reason END"
+                " WHERE id = :id AND state = 'running' AND token = :token",
+                id=job_id, token=bytes.fromhex(token), hold=int(hold),
             )
             == 1
         )  # fmt: skip
@@ -317,10 +328,25 @@ class SqlStore:
                 groups.setdefault((kind, settlement.token), []).append(settlement.job_id)
             else:
                 singles.append(settlement)
-        if len(groups) + len(singles) == 1:  # one statement is its own transaction
-            return self._settle(groups, singles, settlements, rescue)
-        with self._transaction():
-            return self._settle(groups, singles, settlements, rescue)
+        try:
+            if len(groups) + len(singles) == 1:  # one statement is its own transaction
+                return self._settle(groups, singles, settlements, rescue)
+            with self._transaction():
+                return self._settle(groups, singles, settlements, rescue)
+        except (Duplicate, BadRow) as error:
+            if len(settlements) > 1:  # one row must not keep the others from being written
+                parts = [self.settle([settlement], rescue=rescue) for settlement in settlements]
+                return Settled(sum(part.accepted for part in parts), tuple(job_id for part in parts for job_id in part.late))
+            return self._set_aside(settlements[0], str(error))
+
+    def _set_aside(self, settlement: Settlement, error: str) -> Settled:
+        """Held, by the smallest UPDATE there is: what the outcome wanted to write cannot stand in this row."""
+        matched = self._write(
+            "UPDATE asyncsend_jobs /*by key*/ SET state = 'held', reason = 'bad-row', error = :error WHERE id = :id AND state = 'running' AND token = :token",
+            id=settlement.job_id, token=bytes.fromhex(settlement.token),
+            error=f"the outcome ({settlement.outcome.verb}) cannot be written into this row ({error}): somebody changed it by hand; correct it, then `asyncsend release`",
+        )  # fmt: skip
+        return Settled(1) if matched else self._sort_out_late([settlement])
 
     def _settle(
         self, groups: dict[tuple[str, str], list[int]], singles: Sequence[Settlement], settlements: Sequence[Settlement], rescue: bool
@@ -635,7 +661,10 @@ def _time(value: Any) -> datetime | None:
     if value is None or _is_zero_date(value):
         return None
     if isinstance(value, str):
-        value = datetime.fromisoformat(value)
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None  # SQLite stores any text somebody puts there by hand
     assert isinstance(value, datetime)
     return value.replace(tzinfo=UTC)
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from asyncsend.errors import ConfigurationError, DatabaseUnreachable
-from asyncsend.store.sql import ConnectionLost, Duplicate, Params, SqlStore, bind, resolved
+from asyncsend.store.sql import BadRow, ConnectionLost, Duplicate, Params, SqlStore, bind, resolved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class SQLiteStore(SqlStore):
     """One connection to one file. `clock` (seconds since 1970) is the database clock; SQLite has none but the host's."""
 
+    RECONNECTS = 3  # each has waited ten seconds for the lock
     BEGIN = "BEGIN IMMEDIATE"  # take the write lock at once: an upgrade in the middle could fail with SQLITE_BUSY
 
     def __init__(self, url: str, prefix: str, clock: Callable[[], float] | None = None) -> None:
@@ -79,6 +80,8 @@ class SQLiteStore(SqlStore):
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if "UNIQUE constraint" in str(error):
             return Duplicate(str(error))
+        if code == sqlite3.SQLITE_CONSTRAINT:
+            return BadRow(str(error))
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return ConnectionLost(str(error))
         if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY):

@@ -37,6 +37,11 @@ class Policy:
     delivery: str = AT_LEAST_ONCE  # at-most-once: a start mark is committed first, and a crash means held
     on_unknown: str = "retry"  # or hold: what an outcome nobody knows leads to
 
+    @property
+    def holds(self) -> bool:
+        """Whether a job in doubt is held for a person instead of repeated."""
+        return self.delivery == AT_MOST_ONCE or self.on_unknown == "hold"
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
