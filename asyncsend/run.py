@@ -169,7 +169,8 @@ class _Minute:
     def _rescue(self, started: set[tuple[int, str]]) -> None:
         from asyncsend.execute import after_crash
 
-        while (left := self.store.running(SETTLE_JOBS)) and not self.budget.stop_asked:
+        # To the end, also when asked to stop: the journal is cleared after this, and with it who had been started.
+        while left := self.store.running(SETTLE_JOBS):
             self._beat()
             settlements = []
             for job in left:

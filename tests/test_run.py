@@ -388,6 +388,28 @@ def test_what_a_dead_run_finished_is_replayed_from_the_journal_and_not_repeated(
     store.close()
 
 
+def test_a_run_that_is_asked_to_stop_at_once_still_charges_what_a_dead_run_had_started(tmp_path):
+    """The journal is cleared after the rescue, so the rescue may not be cut short."""
+    from asyncsend.budget import Budget
+    from asyncsend.log import Log
+    from asyncsend.run import run
+
+    url = f"sqlite:///{tmp_path}/x.sqlite3"
+    made_store(url).close()
+    site = Site(tmp_path / "home", url)
+    site.insert("mark", "{}")
+    store = site.store()
+    [started] = store.claim(["default"], 1, "ab" * 16, 1)
+    journal = Journal(site.settings().journal_path)
+    journal.started(started.id, started.token)
+    journal.close()
+    budget = Budget(time.monotonic, 50)
+    budget.stop_asked = "sigterm"
+    run(store, site.settings(), Log(tmp_path / "log"), budget)
+    store.close()
+    assert site.rows("state, crashes") == [("ready", 1)]
+
+
 def test_a_row_somebody_set_to_running_by_hand_is_taken_back(shop):
     shop.insert("mark", '{"name":"a"}')
     shop.sql("UPDATE asyncsend_jobs SET state = 'running'")

@@ -184,6 +184,8 @@ class Torture:
             figures.repeats += max(0, effects - 1)
             figures.most_repeats_of_one_job = max(figures.most_repeats_of_one_job, effects - 1)
             figures.unexplained_repeats += max(0, effects - max(1, attempts + crashes))
+            if effects > max(1, attempts + crashes):
+                print(f"unexplained: {key} {task} {state} effects={effects} attempts={attempts} crashes={crashes}", file=sys.stderr)
             if task == "once":
                 figures.at_most_once_repeats += max(0, effects - 1)
                 figures.held += state == "held"
