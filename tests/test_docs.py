@@ -120,6 +120,7 @@ def test_the_readme_stays_short_enough_to_be_read():
     assert len(README.splitlines()) <= 200
     assert "FIGURES" not in README
     assert "SETTINGS\n" not in README
+    assert not [path.name for path in (ROOT / "docs").glob("*.md") if "\nFIGURES\n" in path.read_text("utf-8")]
 
 
 def test_every_file_that_the_readme_links_to_is_there():
