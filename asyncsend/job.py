@@ -42,7 +42,6 @@ class State(StrEnum):
     CANCELLED = "cancelled"  # by a command, by its task, or because expires_at passed before it started
 
 
-LIVE = (State.READY, State.RUNNING, State.HELD)  # a unique_key is taken while its job is in one of these
 FINISHED = (State.DONE, State.DEAD, State.CANCELLED)
 
 
