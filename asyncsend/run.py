@@ -13,6 +13,7 @@ import signal
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from asyncsend import queues, status
@@ -66,18 +67,19 @@ def run(
     workers: int | None = None,
     linger: bool = False,
     chance: Callable[[], float] | None = None,
+    clock: Callable[[], float] = status.boot_clock,
     watch: Callable[[Report, int], None] = lambda _report, _waiting: None,
 ) -> Report:
     """
     Do one minute's work and say what was done. Another run at work is no error: its report says `lock-held` or `held-elsewhere`.
 
     `order` goes before the queues of the settings, `workers` before their number; `linger` waits for new jobs until the
-    budget is spent; `watch` is called with the report and the number of jobs in hand, for a person at a terminal.
+    budget is spent; `clock` is the host's, for the lease; `watch` is called with the report and the number of jobs in hand, for a person at a terminal.
     Raises DatabaseUnreachable (results then wait in the journal) and ConfigurationError.
     """
     try:
         with HostLock(settings.lock_path) as lock:
-            holding = status.take(store, lock.lock_id)
+            holding = status.take(store, lock.lock_id, clock)
             minute = _Minute(store, settings, log, budget, lock, holding, order or settings.queues, workers or settings.workers, chance, watch)
             with minute.stopping_on_signals(), minute.leaving_no_process():
                 try:
@@ -159,7 +161,7 @@ class _Minute:
         replayed = [Settlement(job_id, token, outcome) for (job_id, token), outcome in finished.items()]
         for start in range(0, len(replayed), SETTLE_JOBS):
             group = replayed[start : start + SETTLE_JOBS]
-            self.report.add("replayed", self.store.settle(group).accepted)
+            self.report.add("replayed", self.store.settle(group, owner=self.holding.owner).accepted)
         if replayed:
             self.log.event("journal-replayed", results=len(replayed))
         self._rescue(started)
@@ -178,7 +180,7 @@ class _Minute:
                 settlements.append(Settlement(job.id, job.token or "", outcome))
                 self.log.event("job-rescued", job=job.id, task=job.task, to=outcome.state.value, reason=outcome.reason or "not-started", crashes=job.crashes + outcome.crashed)
             self._open_row()
-            accepted = self.store.settle(settlements, rescue=True).accepted
+            accepted = self.store.settle(settlements, owner=self.holding.owner, rescue=True).accepted
             self.report.add("rescued", accepted)
             if not accepted:
                 break  # somebody else moves the same rows: theirs to finish
@@ -294,7 +296,7 @@ class _Minute:
         """Write the outcomes in one transaction; only then are they counted and logged, and only then may the journal forget them."""
         for start in range(0, len(self.unsettled), SETTLE_JOBS):
             group = self.unsettled[start : start + SETTLE_JOBS]
-            late = set(self.store.settle([Settlement(job.id, job.token or "", outcome) for job, outcome in group]).late)
+            late = set(self.store.settle([Settlement(job.id, job.token or "", outcome) for job, outcome in group], owner=self.holding.owner).late)
             for job, outcome in group:
                 if job.id in late:
                     self.report.add("late")
@@ -381,7 +383,7 @@ class _Minute:
 
             self._open_journal()
             self.workers = Workers(
-                self.worker_count, self.settings, self.journal, self.log, mark_started=self.store.mark_started, chance=self.chance or random.random,
+                self.worker_count, self.settings, self.journal, self.log, mark_started=partial(self.store.mark_started, owner=self.holding.owner), chance=self.chance or random.random,
                 close_in_child=(self.store.forget_connection, self.lock.close_in_child),
                 hello_timeout=max(1.0, min(HELLO_TIMEOUT, self.budget.left / 3)),  # a module that hangs must leave time for the mails
             )  # fmt: skip

@@ -459,3 +459,18 @@ def test_another_prefix_is_another_set_of_tables(database):
     assert store.jobs(state=None, queue=None, task=None, limit=5)[0].task == "email"
     assert all(name.startswith(("shop_", "sqlite_")) for name in store.facts()["tables"].split(", "))
     store.close()
+
+
+def test_nothing_is_accepted_from_a_run_that_lost_the_status_row(store):
+    store.insert([new() for _ in range(3)])
+    a, b = "a" * 32, "b" * 32
+    assert store.take("default", store.standing("default"), a, "lock", "one", 1, 120)
+    jobs = store.claim(["default"], 3, token(), 1, a)
+    assert store.mark_started(jobs[0].id, jobs[0].token, owner=a)
+    assert store.take("default", store.standing("default"), b, "lock", "two", 2, 120)
+    ends = [outcomes.finish(), outcomes.retry(5, "why", "words"), outcomes.release()]
+    late = store.settle([Settlement(job.id, job.token, end) for job, end in zip(jobs, ends, strict=True)], owner=a)
+    assert (late.accepted, set(late.late)) == (0, {job.id for job in jobs})
+    assert not store.mark_started(jobs[1].id, jobs[1].token, owner=a)
+    assert {state(store, job.id) for job in jobs} == {State.RUNNING}
+    assert settle(store, jobs[0], outcomes.finish(), owner=b).accepted == 1

@@ -141,11 +141,15 @@ class Store(Protocol):
     def running(self, limit: int) -> list[Job]:
         """Jobs in state running, without their payloads."""
 
-    def mark_started(self, job_id: int, token: str, hold: bool = True) -> bool:
-        """Commit the start mark of a job; with `hold` a crash means held, else a charge. False if the claim is no longer ours."""
+    def mark_started(self, job_id: int, token: str, hold: bool = True, owner: str | None = None) -> bool:
+        """Commit the start mark of a job; with `hold` a crash means held, else a charge. False if the claim, or the status row, is no longer ours."""
 
-    def settle(self, settlements: Sequence[Settlement], *, rescue: bool = False) -> Settled:
-        """Write outcomes, in one transaction, each only if its claim still stands. With `rescue` the token is forgotten."""
+    def settle(self, settlements: Sequence[Settlement], *, owner: str | None = None, rescue: bool = False) -> Settled:
+        """
+        Write outcomes, in one transaction, each only if its claim still stands. With `rescue` the token is forgotten.
+
+        With `owner`, only while that owner holds a status row: what a run wants to write after it lost it is late, and refused.
+        """
 
     def prune(self, keep_done: float, keep_dead: float, limit: int) -> int:
         """Delete at most `limit` finished jobs older than these seconds, and old history; how many jobs."""

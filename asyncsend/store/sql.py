@@ -33,6 +33,10 @@ _JOB_COLUMNS = (
 )
 
 
+# Asked inside the statement, so that nothing can come between the question and the write: a run that lost the status row writes no job.
+_WHILE_OURS = " AND (:owner IS NULL OR EXISTS (SELECT 1 FROM asyncsend_status WHERE owner = :owner))"
+
+
 class ConnectionLost(Exception):
     """The statement's fate is unknown; the connection is gone. Never leaves the store."""
 
@@ -258,7 +262,7 @@ class SqlStore:
             # producer's INSERT waits or deadlocks, and a server without SKIP LOCKED serves as well.
             self._write(
                 "UPDATE asyncsend_jobs /*by key*/ SET state = 'running', token = :token, run_id = :run_id WHERE id IN :ids AND state = 'ready'"
-                " AND (:owner IS NULL OR EXISTS (SELECT 1 FROM asyncsend_status WHERE owner = :owner))",
+                f"{_WHILE_OURS}",
                 token=bytes.fromhex(token), run_id=run_id, ids=sorted(wanted), owner=owner,
             )  # fmt: skip
         # What carries the fresh token is ours, also when the reply of an earlier try was lost.
@@ -307,18 +311,19 @@ class SqlStore:
         ]  # fmt: skip
 
     @resolved
-    def mark_started(self, job_id: int, token: str, hold: bool = True) -> bool:
+    def mark_started(self, job_id: int, token: str, hold: bool = True, owner: str | None = None) -> bool:
         return (
             self._write(
                 "UPDATE asyncsend_jobs /*by key*/ SET started_at = NOW(6), reason = CASE WHEN :hold = 1 THEN 'started-once' ELSE reason END"
-                " WHERE id = :id AND state = 'running' AND token = :token",
-                id=job_id, token=bytes.fromhex(token), hold=int(hold),
+                " WHERE id = :id AND state = 'running' AND token = :token"
+                f"{_WHILE_OURS}",
+                id=job_id, token=bytes.fromhex(token), hold=int(hold), owner=owner,
             )
             == 1
         )  # fmt: skip
 
     @resolved
-    def settle(self, settlements: Sequence[Settlement], *, rescue: bool = False) -> Settled:
+    def settle(self, settlements: Sequence[Settlement], *, owner: str | None = None, rescue: bool = False) -> Settled:
         # Plain successes and plain releases go by the group, everything that carries words of its own by itself.
         groups: dict[tuple[str, str], list[int]] = {}
         singles: list[Settlement] = []
@@ -330,47 +335,50 @@ class SqlStore:
                 singles.append(settlement)
         try:
             if len(groups) + len(singles) == 1:  # one statement is its own transaction
-                return self._settle(groups, singles, settlements, rescue)
+                return self._settle(groups, singles, settlements, owner, rescue)
             with self._transaction():
-                return self._settle(groups, singles, settlements, rescue)
+                return self._settle(groups, singles, settlements, owner, rescue)
         except (Duplicate, BadRow) as error:
             if len(settlements) > 1:  # one row must not keep the others from being written
-                parts = [self.settle([settlement], rescue=rescue) for settlement in settlements]
+                parts = [self.settle([settlement], owner=owner, rescue=rescue) for settlement in settlements]
                 return Settled(sum(part.accepted for part in parts), tuple(job_id for part in parts for job_id in part.late))
-            return self._set_aside(settlements[0], str(error))
+            return self._set_aside(settlements[0], owner, str(error))
 
-    def _set_aside(self, settlement: Settlement, error: str) -> Settled:
+    def _set_aside(self, settlement: Settlement, owner: str | None, error: str) -> Settled:
         """Held, by the smallest UPDATE there is: what the outcome wanted to write cannot stand in this row."""
         matched = self._write(
-            "UPDATE asyncsend_jobs /*by key*/ SET state = 'held', reason = 'bad-row', error = :error WHERE id = :id AND state = 'running' AND token = :token",
-            id=settlement.job_id, token=bytes.fromhex(settlement.token),
+            "UPDATE asyncsend_jobs /*by key*/ SET state = 'held', reason = 'bad-row', error = :error WHERE id = :id AND state = 'running' AND token = :token"
+            f"{_WHILE_OURS}",
+            id=settlement.job_id, token=bytes.fromhex(settlement.token), owner=owner,
             error=f"the outcome ({settlement.outcome.verb}) cannot be written into this row ({error}): somebody changed it by hand; correct it, then `asyncsend release`",
         )  # fmt: skip
         return Settled(1) if matched else self._sort_out_late([settlement])
 
     def _settle(
-        self, groups: dict[tuple[str, str], list[int]], singles: Sequence[Settlement], settlements: Sequence[Settlement], rescue: bool
+        self, groups: dict[tuple[str, str], list[int]], singles: Sequence[Settlement], settlements: Sequence[Settlement], owner: str | None, rescue: bool
     ) -> Settled:
         matched = 0
         for (kind, token), ids in sorted(groups.items()):
             if kind == "finish":
                 matched += self._write(
                     "UPDATE asyncsend_jobs /*by key*/ SET state = 'done', attempts = attempts + 1, finished_at = NOW(6), unique_slot = NULL,"
-                    " reason = NULL, error = NULL WHERE id IN :ids AND state = 'running' AND token = :token",
-                    ids=sorted(ids), token=bytes.fromhex(token),
+                    " reason = NULL, error = NULL WHERE id IN :ids AND state = 'running' AND token = :token"
+                    f"{_WHILE_OURS}",
+                    ids=sorted(ids), token=bytes.fromhex(token), owner=owner,
                 )  # fmt: skip
             else:
                 matched += self._write(
-                    "UPDATE asyncsend_jobs /*by key*/ SET state = 'ready', started_at = NULL WHERE id IN :ids AND state = 'running' AND token = :token",
-                    ids=sorted(ids), token=bytes.fromhex(token),
-                )
+                    "UPDATE asyncsend_jobs /*by key*/ SET state = 'ready', started_at = NULL WHERE id IN :ids AND state = 'running' AND token = :token"
+                    f"{_WHILE_OURS}",
+                    ids=sorted(ids), token=bytes.fromhex(token), owner=owner,
+                )  # fmt: skip
         for settlement in sorted(singles, key=lambda one: one.job_id):
-            matched += self._settle_one(settlement, rescue)
+            matched += self._settle_one(settlement, owner, rescue)
         if matched == len(settlements):
             return Settled(matched)
         return self._sort_out_late(settlements)
 
-    def _settle_one(self, settlement: Settlement, rescue: bool) -> int:
+    def _settle_one(self, settlement: Settlement, owner: str | None, rescue: bool) -> int:
         outcome = settlement.outcome
         finished = outcome.state in FINISHED
         return self._write(
@@ -379,10 +387,11 @@ class SqlStore:
             " started_at = CASE WHEN :state = 'ready' THEN NULL ELSE started_at END,"
             " finished_at = CASE WHEN :finished = 1 THEN NOW(6) ELSE NULL END, unique_slot = CASE WHEN :finished = 1 THEN NULL ELSE 0 END,"
             " reason = :reason, error = :error, result = :result, token = CASE WHEN :rescue = 1 THEN NULL ELSE token END"
-            " WHERE id = :id AND state = 'running' AND (token = :token OR (:rescue = 1 AND token IS NULL))",
+            " WHERE id = :id AND state = 'running' AND (token = :token OR (:rescue = 1 AND token IS NULL))"
+            f"{_WHILE_OURS}",
             id=settlement.job_id, token=bytes.fromhex(settlement.token), state=outcome.state.value, charged=int(outcome.charged),
             crashed=int(outcome.crashed), move=int(outcome.state is State.READY and outcome.verb != "release"), delay=outcome.delay,
-            finished=int(finished), reason=outcome.reason, error=storable(outcome.error), result=storable(outcome.result), rescue=int(rescue),
+            finished=int(finished), reason=outcome.reason, error=storable(outcome.error), result=storable(outcome.result), rescue=int(rescue), owner=owner,
         )  # fmt: skip
 
     def _sort_out_late(self, settlements: Sequence[Settlement]) -> Settled:
