@@ -1,4 +1,4 @@
-"""Linux's way to let children die with their parent, and to find those that ran away from theirs (prctl(2))."""
+"""Linux's way to let children die with their parent, and to find those that outlived theirs (prctl(2), proc(5))."""
 
 from __future__ import annotations
 
@@ -28,17 +28,45 @@ def adopt_orphans() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
+def born(pid: int) -> int | None:
+    """When a process started, in the kernel's ticks since boot; None if it is gone, or there is no /proc."""
+    found = _stat(pid)
+    return int(found[19]) if found else None
+
+
 def children() -> list[int]:
     """The pids of our children, by /proc; empty where there is none."""
     me = os.getpid()
-    found: list[int] = []
-    with contextlib.suppress(OSError):
-        for entry in os.listdir("/proc"):
-            if entry.isdecimal():
-                with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{entry}/stat", "rb") as file:
-                    if int(file.read().rpartition(b")")[2].split()[1]) == me:  # field 4 of proc_pid_stat(5); the name may hold anything
-                        found.append(int(entry))
-    return found
+    return [pid for pid, found in _processes() if int(found[1]) == me]
+
+
+def end_session(leader: int, started: int) -> list[int]:
+    """SIGKILL what is left of the session that a process founded which started then, be it gone itself; the pids."""
+    killed: list[int] = []
+    for pid, found in _processes():
+        # A pid given away again leads no session of the same number before the last member of the old one is gone (setsid(2)).
+        if found[0] != b"Z" and int(found[3]) == leader and int(found[19]) >= started and born(leader) in (None, started):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+    return killed
+
+
+def _processes() -> list[tuple[int, list[bytes]]]:
+    try:
+        pids = [int(entry) for entry in os.listdir("/proc") if entry.isdecimal()]
+    except OSError:
+        return []
+    return [(pid, found) for pid in pids if (found := _stat(pid))]
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    """proc_pid_stat(5) from its third field on; the second, the name, may hold anything."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split() or None
+    except OSError:
+        return None
 
 
 def kill_children(spare: set[int]) -> list[int]:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # The limits of a row. MySQL 5.6 and 5.7 accept packets of 4 MiB by default, so this much always arrives.
 MAX_PAYLOAD_BYTES = 4 * 1024 * 1024
+# What a claim brings of each payload; a longer one is read when its job's turn comes, so that a batch of 500 fits any host.
+CLAIMED_PAYLOAD = 32 * 1024
 MAX_NAME = 64  # queue, uid, batch_id
 MAX_TASK = 128
 MAX_UNIQUE_KEY_BYTES = 191
@@ -73,6 +75,7 @@ class Job:
     error: str | None = None  # the sentence behind the reason
     result: str | None = None  # what the task returned, as JSON
     trouble: str | None = None  # a member of the row no server should have stored, found when it was claimed
+    unread: bool = False  # the payload is too long to come with the claim: it is read when the job is handed to a worker
     expired: bool = False  # expires_at had passed on the database clock when it was claimed
 
     @property

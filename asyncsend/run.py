@@ -23,11 +23,11 @@ from asyncsend.job import Settlement
 from asyncsend.lock import HostLock, LockHeld
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator
 
     from asyncsend.config import Settings
     from asyncsend.job import Job, Outcome
-    from asyncsend.journal import Journal
+    from asyncsend.journal import Claim, Journal, Process
     from asyncsend.log import Log
     from asyncsend.status import Holding
     from asyncsend.store import Store
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 FIRST_BATCH, LARGEST_BATCH = 4, 500  # jobs claimed at once; grows while they are quick, so that urgent ones never wait long
 FULL = 1024 * 1024  # bytes of journal after which the run comes to rest once, settles everything and starts it anew
 BATCH_SECONDS = 0.5  # a batch should be worth about so much work
-BATCH_BYTES = 16 * 1024 * 1024  # and never more payload than this
 SETTLE_JOBS, SETTLE_SECONDS = 500, 0.25  # results are written in groups of so many, or after so long
 GRACE = 10.0  # seconds the current jobs may still take after SIGTERM
 POLL = 1.0  # seconds between looks at an empty queue with --linger
@@ -157,7 +156,8 @@ class _Minute:
         if not self.holding.seen.running_jobs and not self._journal_has_lines():
             return
         self._open_journal()
-        finished, started = self.journal.read() if self.journal else ({}, set())
+        finished, started = self.journal.read() if self.journal else ({}, {})
+        self._end_survivors({worker for claim, worker in started.items() if claim not in finished})
         replayed = [Settlement(job_id, token, outcome) for (job_id, token), outcome in finished.items()]
         for start in range(0, len(replayed), SETTLE_JOBS):
             group = replayed[start : start + SETTLE_JOBS]
@@ -168,7 +168,16 @@ class _Minute:
         if self.journal:
             self.journal.clear()
 
-    def _rescue(self, started: set[tuple[int, str]]) -> None:
+    def _end_survivors(self, workers: set[Process]) -> None:
+        """A worker dies with its run; a process that its task started does not, and must not overlap the repeat of that job."""
+        from asyncsend import deathsig
+
+        if self.holding.seen.host == os.uname().nodename:  # a home shared by hosts: those pids are of the other one
+            left = [pid for leader, born in workers for pid in deathsig.end_session(leader, born)]
+            if left:
+                self.log.event("orphans-killed", pids=",".join(map(str, left)))
+
+    def _rescue(self, started: Container[Claim]) -> None:
         from asyncsend.execute import after_crash
 
         # To the end, also when asked to stop: the journal is cleared after this, and with it who had been started.
@@ -200,7 +209,7 @@ class _Minute:
                 jobs = self._claim(self.budget.room(size))
                 if jobs:
                     took, claimed_at = self.budget.clock() - claimed_at, self.budget.clock()
-                    size = _next_size(size, took, jobs, self.worker_count)
+                    size = _next_size(size, took, len(jobs), self.worker_count)
                 elif not self._busy():
                     if not linger:
                         break
@@ -383,7 +392,7 @@ class _Minute:
 
             self._open_journal()
             self.workers = Workers(
-                self.worker_count, self.settings, self.journal, self.log, mark_started=partial(self.store.mark_started, owner=self.holding.owner), chance=self.chance or random.random,
+                self.worker_count, self.settings, self.journal, self.log, payload=self.store.payload, mark_started=partial(self.store.mark_started, owner=self.holding.owner), chance=self.chance or random.random,
                 close_in_child=(self.store.forget_connection, self.lock.close_in_child),
                 hello_timeout=max(1.0, min(HELLO_TIMEOUT, self.budget.left / 3)),  # a module that hangs must leave time for the mails
             )  # fmt: skip
@@ -405,11 +414,10 @@ class _Minute:
             return False
 
 
-def _next_size(size: int, took: float, jobs: list[Job], workers: int) -> int:
-    """How many to claim next: twice as many while a batch is done quickly, half when it is slow, less when payloads are fat."""
-    if len(jobs) == size and took < BATCH_SECONDS:
-        size = min(LARGEST_BATCH, size * 2)
-    elif took > 4 * BATCH_SECONDS:
-        size = max(2 * workers, size // 2)
-    fattest = max(len(job.payload) for job in jobs)
-    return max(1, min(size, BATCH_BYTES // max(1, fattest)))
+def _next_size(size: int, took: float, claimed: int, workers: int) -> int:
+    """How many to claim next: twice as many while a batch is done quickly, half when it is slow."""
+    if claimed == size and took < BATCH_SECONDS:
+        return min(LARGEST_BATCH, size * 2)
+    if took > 4 * BATCH_SECONDS:
+        return max(2 * workers, size // 2)
+    return size

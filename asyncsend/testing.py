@@ -77,6 +77,8 @@ class Queue:
         try:
             while claimed := self.store.claim(queues.in_order(self.store.ready_queues(), self.settings.queues, self.store.pauses()), 1, os.urandom(16).hex(), 0):
                 for job in claimed:
+                    if job.unread:
+                        job.payload = self.store.payload(job.id, job.token or "") or ""
                     outcome = executing.before(job) or executing.execute(job, tasks, self.chance)
                     self.store.settle([Settlement(job.id, job.token or "", outcome)])
                     self.outcomes.append((job, outcome))

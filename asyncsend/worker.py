@@ -29,6 +29,7 @@ class Child:
     def __init__(self, parent: Workers, jobs: socket.socket, output: int) -> None:
         self.parent, self.jobs, self.output = parent, jobs, output
         self.me = os.getpid()
+        self.process = (self.me, deathsig.born(self.me) or 0)
 
     def work(self) -> None:
         """Execute until the run says no more; never returns."""
@@ -73,11 +74,13 @@ class Child:
         token = job.token or ""
         try:
             if journal is not None:
-                journal.started(job.id, token)
+                journal.started(job.id, token, self.process)
         except OSError:
-            # Said before the effect: the run must know that this start stands nowhere, in case we die of it.
             journal, self.parent.journal_broken = None, True
-            self._say({"journal": "broken"})
+        if journal is None and job.started_at is None:
+            # Its start stands nowhere, in case we die of it: back to the run, which marks it in the database and sends it again.
+            self._say({"unstarted": job.id, "journal": "broken"})
+            return
         outcome = executing.execute(job, tasks, self.parent.chance)
         if os.getpid() != self.me:
             os._exit(0)  # the task forked and both returned: only the first may go on
@@ -86,12 +89,8 @@ class Child:
             if journal is not None:
                 journal.finished(job.id, token, outcome)
         except OSError:
-            journal = None
-        message: dict[str, Any] = {"outcome": outcome.as_dict()}
-        if journal is None and not self.parent.journal_broken:
-            self.parent.journal_broken = True
-            message["journal"] = "broken"
-        self._say(message)
+            journal, self.parent.journal_broken = None, True
+        self._say({"outcome": outcome.as_dict()} | ({} if journal else {"journal": "broken"}))
 
     def _say(self, message: dict[str, Any]) -> None:
         self.jobs.sendall(json.dumps(message, separators=(",", ":")).encode() + b"\n")
@@ -102,12 +101,15 @@ def as_line(job: Job) -> bytes:
     members = {
         "id": job.id, "task": job.task, "payload": job.payload, "uid": job.uid, "queue": job.queue, "priority": job.priority,
         "max_attempts": job.max_attempts, "timeout_seconds": job.timeout_seconds, "batch_id": job.batch_id, "attempts": job.attempts,
-        "crashes": job.crashes, "token": job.token, "run_id": job.run_id, "born": job.created_at.timestamp() if job.created_at else None,
+        "crashes": job.crashes, "token": job.token, "run_id": job.run_id, "marked": job.started_at is not None, "born": job.created_at.timestamp() if job.created_at else None,
     }  # fmt: skip
     return json.dumps(members, separators=(",", ":")).encode() + b"\n"
 
 
 def from_line(line: bytes) -> Job:
     members = json.loads(line)
-    born = members.pop("born")
-    return Job(**members, created_at=datetime.fromtimestamp(born, UTC) if born is not None else None)
+    born, marked = members.pop("born"), members.pop("marked")
+    return Job(
+        **members, created_at=datetime.fromtimestamp(born, UTC) if born is not None else None,
+        started_at=datetime.now(UTC) if marked else None,  # only that there is a mark matters here; the row has the time
+    )  # fmt: skip

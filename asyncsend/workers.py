@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from asyncsend.config import Settings
-    from asyncsend.journal import Journal
+    from asyncsend.journal import Claim, Journal, Process
     from asyncsend.log import Log
 
 WINDOW = 64  # jobs a worker may hold unexecuted: enough that no-op jobs never wait for the pipe
@@ -80,12 +80,14 @@ class Workers:
         *,
         close_in_child: Iterable[Callable[[], None]] = (),
         hello_timeout: float = HELLO_TIMEOUT,
+        payload: Callable[[int, str], str | None] = lambda _id, _token: None,
         mark_started: Callable[[int, str, bool], bool] = lambda _id, _token, _hold: True,
         chance: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.count, self.settings, self.journal, self.log = count, settings, journal, log
         self.hello_timeout = hello_timeout
+        self.payload = payload
         self.close_in_child, self.mark_started, self.chance, self.clock = tuple(close_in_child), mark_started, chance, clock
         self.backlog: deque[Job] = deque()  # claimed, not yet handed
         self.unstarted: list[Job] = []  # came back untouched: to be released
@@ -137,7 +139,8 @@ class Workers:
                 self._listen(key.data)
         self._reap()
         self._enforce_timeouts()
-        self._deal()
+        if not self.journal_broken:  # else these results stand nowhere yet: they are settled before the next job begins
+            self._deal()
         finished, self._finished = self._finished, []
         return finished
 
@@ -237,6 +240,9 @@ class Workers:
         for worker in self.workers:
             while worker.ready and not worker.killed_for and self.backlog:
                 job = self.backlog[0]
+                if job.unread and not self._read(job):
+                    self.unstarted.append(self.backlog.popleft())
+                    continue
                 marked = self._is_marked(job)
                 line = as_line(job)
                 if worker.window and (
@@ -252,6 +258,7 @@ class Workers:
                         self.unstarted.append(job)  # the claim is not ours any more: settle will find that out and count it
                         continue
                     job.started_at = datetime.now(UTC)  # only that there is a mark matters here; the row has the time
+                    line = as_line(job)
                 try:
                     worker.jobs.sendall(line)
                 except OSError:
@@ -262,6 +269,14 @@ class Workers:
                 worker.window.append(job)
                 worker.sizes.append(len(line))
                 worker.weight += len(line)
+
+    def _read(self, job: Job) -> bool:
+        """Fetch a long payload, now that it is needed; False if the claim is not ours any more, which settle will find out and count."""
+        text = self.payload(job.id, job.token or "")
+        if text is None:
+            return False
+        job.payload, job.unread = text, False
+        return True
 
     # hearing
     def _listen(self, worker: Worker | None) -> None:
@@ -285,12 +300,13 @@ class Workers:
 
     def _hear(self, worker: Worker, received: bytes) -> None:
         *lines, worker.unread = (worker.unread + received).split(b"\n")
+        returned: list[Job] = []
         for line in lines:
             try:
                 message = json.loads(line)
             except ValueError:  # a task wrote into our socket: this worker cannot be understood any more
                 _kill_group(worker.pid, signal.SIGKILL)
-                return
+                break
             if "policies" in message:
                 self._greeted(worker, message)
                 continue
@@ -298,7 +314,7 @@ class Workers:
                 self.journal_broken = True
                 self.log.event("journal-broken")
             if "unstarted" in message:
-                self.unstarted.append(self._pop(worker))
+                (returned if message.get("journal") else self.unstarted).append(self._pop(worker))
             elif "outcome" in message:
                 job = self._pop(worker)
                 outcome = Outcome.from_dict(message["outcome"])
@@ -308,6 +324,7 @@ class Workers:
                     worker.size = 1
                 self._deaths_in_a_row = 0
                 self._finish(worker, job, outcome)
+        self.backlog.extendleft(reversed(returned))
 
     def _greeted(self, worker: Worker, message: dict[str, Any]) -> None:
         worker.ready = True
@@ -445,14 +462,14 @@ class Workers:
         self.without_modules = True
         self.log.event("worker-died", pid=worker.pid, reason="importing ASYNCSEND_TASKS", ending=worker.killed_for or _ending(code))
 
-    def _journalled(self) -> tuple[dict[tuple[int, str], Outcome], set[tuple[int, str]]]:
+    def _journalled(self) -> tuple[dict[Claim, Outcome], dict[Claim, Process]]:
         if self.journal is None:
-            return {}, set()
+            return {}, {}
         try:
             return self.journal.read()
         except OSError:
             self.journal_broken = True
-            return {}, set()
+            return {}, {}
 
     def _unregister(self, channel: Any) -> None:
         with contextlib.suppress(KeyError, ValueError):

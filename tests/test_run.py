@@ -95,6 +95,9 @@ def once(name, seconds=0):
 '''
 
 
+NOBODY = (2**22 + 1, 1)  # a pid above the kernel's largest: a worker that is gone for sure
+
+
 @pytest.fixture
 def shop(site):
     site.tasks(TASKS)
@@ -117,6 +120,14 @@ def job(site, task) -> tuple:
     """state, attempts, reason, error of the one job of this task"""
     [row] = site.rows("state, attempts, reason, error", f"task = '{task}'")
     return row
+
+
+def is_alive(pid) -> bool:
+    """Whether it runs; what is dead and only waits for a parent that never asks does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z"
+    except OSError:
+        return False
 
 
 def left_over(site) -> list[int]:
@@ -375,9 +386,9 @@ def test_what_a_dead_run_finished_is_replayed_from_the_journal_and_not_repeated(
     store = shop.store()
     finished, started, _untouched = store.claim(["default"], 3, "ab" * 16, 1)
     journal = Journal(shop.settings().journal_path)
-    journal.started(finished.id, finished.token)
+    journal.started(finished.id, finished.token, NOBODY)
     journal.finished(finished.id, finished.token, Outcome("finish", State.DONE))
-    journal.started(started.id, started.token)
+    journal.started(started.id, started.token, NOBODY)
     os.write(journal.descriptor, b"00000000 D torn")
     journal.close()
     shop.quiet("run")
@@ -401,7 +412,7 @@ def test_a_run_that_is_asked_to_stop_at_once_still_charges_what_a_dead_run_had_s
     store = site.store()
     [started] = store.claim(["default"], 1, "ab" * 16, 1)
     journal = Journal(site.settings().journal_path)
-    journal.started(started.id, started.token)
+    journal.started(started.id, started.token, NOBODY)
     journal.close()
     budget = Budget(time.monotonic, 50)
     budget.stop_asked = "sigterm"
@@ -764,3 +775,46 @@ def test_another_database_in_the_same_folder_leaves_the_journal_alone(lite, tmp_
     other = Site(lite.home, f"sqlite:///{tmp_path}/other.sqlite3")
     assert other.settings().journal_path != ours
     assert Site(lite.home, "mysql://u:one@h/d").settings().journal_path == Site(lite.home, "mysql://u:two@h/d").settings().journal_path
+
+
+def test_what_a_task_of_a_killed_run_had_started_is_ended_before_the_task_is_repeated(lite):
+    lite.tasks(
+        TASKS + """
+import subprocess
+@task
+def convert():
+    subprocess.Popen(["sh", "-c", "echo $$ > ../convert-pid; sleep 300"], cwd=HERE)
+    time.sleep(0 if os.path.exists(HERE + "/again") else 300)
+""",
+    )
+    lite.insert("convert")
+    run = lite.start("run")
+    pid_file = lite.home.parent / "convert-pid"
+    pid = int(eventually(lambda: pid_file.exists() and pid_file.read_text().strip(), what="the child of the task"))
+    run.kill()
+    run.wait(30)
+    assert is_alive(pid), "it was to outlive its run"
+    (lite.home / "again").touch()
+    lite.quiet("run")
+    assert not is_alive(pid)
+    assert "event=orphans-killed" in lite.log()
+    assert job(lite, "convert")[:2] == ("done", 1)
+    assert left_over(lite) == []
+
+
+def test_a_session_that_was_founded_later_under_the_same_pid_is_nobody_s_orphan():
+    import subprocess
+
+    from asyncsend import deathsig
+
+    child = subprocess.Popen(["sleep", "300"], start_new_session=True)
+    try:
+        born = eventually(lambda: deathsig.born(child.pid))
+        assert deathsig.end_session(child.pid, born - 1) == []
+        assert deathsig.end_session(child.pid, born + 1) == []
+        assert child.poll() is None
+        assert deathsig.end_session(child.pid, born) == [child.pid]
+        assert child.wait(30) == -signal.SIGKILL
+    finally:
+        child.kill()
+        child.wait()

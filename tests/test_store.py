@@ -11,6 +11,7 @@ from asyncsend import job as outcomes
 from asyncsend.errors import Conflict
 from asyncsend.job import NewJob, Settlement, State
 from asyncsend.queues import in_order
+from asyncsend.store.sql import ConnectionLost
 
 EVERY = ("default", "*")
 
@@ -222,6 +223,36 @@ def test_a_claim_whose_reply_was_lost_returns_what_it_took(store):
     same = token()
     first = claim(store, 3, with_token=same)
     assert {job.id for job in claim(store, 3, with_token=same)} == {job.id for job in first}
+
+
+def test_a_claim_that_is_asked_again_after_its_reply_was_lost_takes_no_more_than_it_may(store, monkeypatch):
+    store.insert([new() for _ in range(5)])
+    write, lost = store._write, []
+
+    def write_and_lose(sql, **params):
+        matched = write(sql, **params)
+        if not lost and "state = 'running'" in sql:
+            lost.append(sql)
+            raise ConnectionLost("2013: after it was done")
+        return matched
+
+    monkeypatch.setattr(store, "_write", write_and_lose)
+    assert len(claim(store, 2)) == 2
+    assert lost
+    assert len(store.jobs(state="ready", queue=None, task=None, limit=9)) == 3
+    monkeypatch.undo()
+    assert len(claim(store, 9)) == 3
+
+
+def test_a_long_payload_stays_in_the_database_until_its_job_s_turn_comes(store):
+    texts = ['{"a":1}', '{"a":"' + "x" * 32760 + '"}', '{"a":"' + "ä" * 40000 + '"}']
+    store.insert([new(payload=text) for text in texts])
+    jobs = claim(store)
+    assert [(job.unread, len(job.payload)) for job in jobs] == [(False, 7), (False, 32768), (True, 0)]
+    assert store.payload(jobs[2].id, jobs[2].token) == texts[2]
+    assert store.payload(jobs[2].id, token()) is None
+    settle(store, jobs[2], outcomes.finish())
+    assert store.payload(jobs[2].id, jobs[2].token) is None
 
 
 def test_a_run_that_lost_the_status_row_claims_nothing(store):

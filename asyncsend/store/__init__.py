@@ -135,8 +135,12 @@ class Store(Protocol):
         """
         At most `limit` due jobs, now running under `token`: queue by queue, priority high to low, then run_at, then id.
 
-        With `owner`, only while that owner holds a status row: a run that lost it claims nothing more.
+        With `owner`, only while that owner holds a status row: a run that lost it claims nothing more. A payload above
+        CLAIMED_PAYLOAD bytes does not come along: such a job is `unread`.
         """
+
+    def payload(self, job_id: int, token: str) -> str | None:
+        """The payload of a claimed job, as far as it may be long; None if the claim is no longer ours."""
 
     def running(self, limit: int) -> list[Job]:
         """Jobs in state running, without their payloads."""

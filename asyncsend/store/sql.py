@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from asyncsend.errors import ConfigurationError, Conflict, DatabaseUnreachable, InvalidJob
-from asyncsend.job import FINISHED, Job, Outcome, Settlement, State, printable
+from asyncsend.job import CLAIMED_PAYLOAD, FINISHED, Job, Outcome, Settlement, State, printable
 from asyncsend.store import COUNTED, Depth, RunRow, Settled, Standing
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def resolved(method: Callable[P, R]) -> Callable[P, R]:
     def again(*args: P.args, **kwargs: P.kwargs) -> R:
         store: Any = args[0]
         for attempt in range(store.RECONNECTS):
+            store.repeating = attempt > 0
             try:
                 return method(*args, **kwargs)
             except BadRow as misfit:
@@ -83,6 +84,7 @@ class SqlStore:
 
     RECONNECTS = 5
     BEGIN = "BEGIN"
+    repeating = False  # whether the method at work is called again, because the fate of its first try is unknown
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
@@ -253,10 +255,11 @@ class SqlStore:
     @resolved
     def claim(self, queues: Iterable[str], limit: int, token: str, run_id: int, owner: str | None = None) -> list[Job]:
         wanted: list[int] = []
-        for queue in queues:
-            wanted += self._candidates(queue, limit - len(wanted))
-            if len(wanted) >= limit:
-                break
+        if not (self.repeating and self._rows("SELECT id FROM asyncsend_jobs WHERE state = 'running' AND token = :token LIMIT 1", token=bytes.fromhex(token))):
+            for queue in queues:
+                wanted += self._candidates(queue, limit - len(wanted))
+                if len(wanted) >= limit:
+                    break
         if wanted:
             # By primary key, with the state checked again: locks exactly these rows, under any isolation level, so no
             # producer's INSERT waits or deadlocks, and a server without SKIP LOCKED serves as well.
@@ -267,11 +270,11 @@ class SqlStore:
             )  # fmt: skip
         # What carries the fresh token is ours, also when the reply of an earlier try was lost.
         rows = self._rows(
-            "SELECT id, uid, task, SUBSTR(payload, 1, 4194305), queue, priority, run_at, expires_at, max_attempts, timeout_seconds, attempts,"
-            " crashes, created_at, CASE WHEN expires_at <= NOW(6) THEN 1 ELSE 0 END, batch_id"
+            "SELECT id, uid, task, CASE WHEN LENGTH(payload) <= :inline THEN payload END, queue, priority, run_at, expires_at, max_attempts,"
+            " timeout_seconds, attempts, crashes, created_at, CASE WHEN expires_at <= NOW(6) THEN 1 ELSE 0 END, batch_id"
             " FROM asyncsend_jobs WHERE state = 'running' AND token = :token",
-            token=bytes.fromhex(token),
-        )
+            token=bytes.fromhex(token), inline=CLAIMED_PAYLOAD,
+        )  # fmt: skip
         order = {job_id: position for position, job_id in enumerate(wanted)}
         jobs = [_claimed(row, token, run_id) for row in rows]
         return sorted(jobs, key=lambda job: order.get(job.id, -1))
@@ -297,6 +300,14 @@ class SqlStore:
                 )
             ]  # fmt: skip
         return ids
+
+    @resolved
+    def payload(self, job_id: int, token: str) -> str | None:
+        rows = self._rows(
+            "SELECT SUBSTR(payload, 1, 4194305) FROM asyncsend_jobs WHERE id = :id AND state = 'running' AND token = :token",
+            id=job_id, token=bytes.fromhex(token),
+        )  # fmt: skip
+        return _text(rows[0][0]) if rows else None
 
     @resolved
     def running(self, limit: int) -> list[Job]:
@@ -646,7 +657,7 @@ def _group_of(outcome: Outcome) -> str | None:
 def _claimed(row: tuple[Any, ...], token: str, run_id: int) -> Job:
     trouble = next((name for name, value in (("run_at", row[6]), ("expires_at", row[7])) if _is_zero_date(value)), None)
     return Job(
-        id=row[0], uid=_text(row[1]), task=row[2], payload=_text(row[3]) or "", queue=row[4], priority=row[5], max_attempts=row[8],
+        id=row[0], uid=_text(row[1]), task=row[2], payload=_text(row[3]) or "", unread=row[3] is None, queue=row[4], priority=row[5], max_attempts=row[8],
         timeout_seconds=row[9], attempts=row[10], crashes=row[11], created_at=_time(row[12]), expired=bool(row[13]) and trouble is None,
         batch_id=_text(row[14]), state=State.RUNNING, token=token, run_id=run_id, trouble=trouble,
     )  # fmt: skip
