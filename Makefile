@@ -39,7 +39,7 @@ $(VENV)/.tested: $(VENV)/.installed tests/requirements.txt
 	@touch $@
 
 torture: $(VENV)/.tested  ## kill real runs a thousand times and look at the sinks: make torture KILLS=10000 DATABASE=sqlite
-	$(BIN)/python -m tests.torture --kills $(or $(KILLS),1000) --database $(or $(DATABASE),mariadb) --seed $(or $(SEED),7)
+	$(BIN)/python -m tests.torture --kills $(or $(KILLS),1000) --database $(or $(DATABASE),mariadb) --seed $(or $(SEED),7) --lanes $(or $(LANES),1)
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

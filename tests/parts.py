@@ -350,6 +350,7 @@ class SmtpSink:
 
         sink = self
         self.mails: list[tuple[str, str, bytes]] = []  # sender, recipient, content
+        self.accepted: list[tuple[float, str]] = []  # when each of them was accepted (monotonic), over which connection
         self.connections = 0
         self.replies: dict[str, list[str]] = {"MAIL": [], "RCPT": [], "DATA": []}  # next replies of each step, instead of accepting
         self.after_dot = "accept"  # accept | cut (take it, never answer) | swallow (cut before taking it)
@@ -371,6 +372,7 @@ class SmtpSink:
                 if sink.replies["DATA"]:
                     return sink._said(server, sink.replies["DATA"].pop(0))
                 if sink.after_dot != "swallow":
+                    sink.accepted.append((time.monotonic(), f"smtp:{session.peer[1]}"))
                     sink.mails.append((envelope.mail_from, envelope.rcpt_tos[0], envelope.original_content))
                 if sink.after_dot != "accept":
                     server.transport.abort()
@@ -420,21 +422,25 @@ class Request:
     path: str
     headers: dict[str, str]
     body: bytes
+    at: float = 0.0  # monotonic
+    connection: str = ""
 
 
 class HttpSink:
     """A real HTTP server that keeps every request and answers what it is told."""
 
-    def __init__(self):
+    def __init__(self, *, keep_alive: bool = False):
         sink = self
         self.requests: list[Request] = []
         self.answers: list[tuple[int, dict[str, str], bytes]] = []  # next answers; 200 {} when there are none
         self.behave = "answer"  # answer | hang | cut
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1" if keep_alive else "HTTP/1.0"
+
             def do_any(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                sink.requests.append(Request(self.command, self.path, dict(self.headers.items()), body))
+                sink.requests.append(Request(self.command, self.path, dict(self.headers.items()), body, time.monotonic(), f"http:{self.client_address[1]}"))
                 if sink.behave == "hang":
                     sink.release.wait(60)
                 if sink.behave in ("cut", "hang"):

@@ -1,15 +1,24 @@
 """A short torture in every run of the tests; `make torture` is the long one."""
 
-import argparse
-
 import pytest
 import torture
 
 
 @pytest.mark.parametrize(("database", "workers"), [("sqlite", 1), ("mariadb", 1), ("mariadb", 3)])
-def test_no_job_is_lost_and_no_repeat_is_unexplained_however_a_run_ends(database, workers):
-    figures, valid = torture.torture(argparse.Namespace(kills=25, seconds=60, seed=20261121, database=database, workers=workers))
-    assert valid, "the queue could not be drained"
+def test_no_promise_breaks_whatever_befalls_a_run(database, workers):
+    each = [name for name, (_, where) in torture.NEMESES.items() if where == "both" or database != "sqlite"]
+    arguments = torture.parsed(["--kills", "22", "--seconds", "25", "--seed", "20261121", "--database", database, "--workers", str(workers), "--each", *each])
+    figures = torture.torture(arguments)
+    assert figures.valid, "the queue could not be drained"
     assert figures.broken() == {}
-    assert sum(figures.kills.values()) >= 10
-    assert figures.jobs > 100
+    assert set(each) <= set(figures.kills)
+    assert figures.killed_runs >= 5
+    assert figures.verdict.jobs > 50
+    assert figures.recoveries
+
+
+def test_two_lanes_add_up():
+    figures = torture.torture(torture.parsed(["--kills", "4", "--seed", "5", "--database", "sqlite", "--lanes", "2"]))
+    assert figures.valid
+    assert figures.broken() == {}
+    assert sum(figures.kills.values()) == 4

@@ -1,11 +1,14 @@
 """
 Real runs, really killed, until a number of kills is reached; then everything must drain, and the sinks say what happened.
 
-    python -m tests.torture --kills 1000 --seed 7 --database mariadb --workers 1 --json torture.json
+    python -m tests.torture --kills 10000 --seed 7 --database mariadb --lanes 2 --json torture.json
 
 The truth is not in our tables: it is the mail server's list of accepted Message-IDs, the HTTP server's list of accepted
-Idempotency-Keys, and a file that tasks append to. One line of figures and a JSON file come out; exit code 1 if a promise
-broke, 2 if the run is INVALID because it could not be drained or read.
+Idempotency-Keys, and what tasks write into a pipe. checker.py says what that means. One line of figures and a JSON file come out;
+exit code 1 if a promise broke, 2 if the run is INVALID because it could not be drained or read.
+
+Each lane is a site with a database, a mail server and a web server of its own. A nemesis starts one run and does to it what its
+name says, after a random bit of progress: never after a time, for then most kills would hit a run that has not begun.
 """
 
 from __future__ import annotations
@@ -13,244 +16,591 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import random
 import re
+import resource
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 
-from parts import HttpSink, Site, SmtpSink, _given_server, _installed_mariadb, made_store  # noqa: E402
+from checker import Death, Event, History, Job, Row, Verdict, check  # noqa: E402
+from parts import HttpSink, Site, SmtpSink, _given_server, _installed_mariadb, _matrix_server, made_store  # noqa: E402
 
 from asyncsend.job import NewJob  # noqa: E402
+from asyncsend.store import open_store  # noqa: E402
 
 TASKS = """
-import os, time
-from asyncsend import task, Backoff
-effects = os.open(os.path.join(os.path.dirname(__file__), "effects"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+import os, random, time
+from asyncsend import task, Backoff, Retry
+pipe = os.open(os.path.join(os.path.dirname(__file__), "pipe"), os.O_WRONLY)
 
-@task(max_attempts=50, backoff=Backoff(base=0, cap=0))
-def mark(key, seconds):
-    os.write(effects, f"{key}\\n".encode())
+def say(word, key):
+    os.write(pipe, f"{word} {key} {os.getpid()} {time.monotonic()}\\n".encode())
+
+@task(max_attempts=500, backoff=Backoff(base=0, cap=0))
+def mark(key, seconds, fails=0.0):
+    say("S", key)
     time.sleep(seconds)
+    if random.random() < fails:
+        raise Retry(0, "once more")
+    say("E", key)
 
 @task(delivery="at-most-once")
 def once(key, seconds):
-    os.write(effects, f"{key}\\n".encode())
+    say("S", key)
     time.sleep(seconds)
+    say("E", key)
 """
-KINDS = {"kill9-run": 70, "kill9-worker": 15, "term": 10, "stop": 5}  # nemesis: weight
+# A lease so short that a test can wait for its end; everything else is what cron starts.
+SHORT_LEASE = "from asyncsend import status; status.LEASE, status.BEAT, status.MARGIN = 1.2, 0.2, 0.4; from asyncsend.__main__ import main; main()"
+FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
+CANARY = "whsec_Q0FOQVJZLWNhbmFyeS1DQU5BUlktY2FuYXJ5"
+BACKLOG = 150  # jobs the producers keep ahead of the runs
+FILES = re.compile(r"asyncsend\.log(\.\d+)?|asyncsend\.lock(\.held|\.instance)?|journal-[0-9a-f]{8}|trouble|pipe|shop_tasks\.py|__pycache__")
 
 
 @dataclass
 class Figures:
-    """What came out. A promise is broken if one of `broken()` is not 0."""
+    """What came out, over all lanes."""
 
-    seed: int
-    database: str
-    workers: int
+    verdict: Verdict
     kills: dict[str, int] = field(default_factory=dict)
-    jobs: int = 0
-    lost: int = 0  # accepted, and neither an effect at a sink nor a row that says why
-    stuck: int = 0  # still running, or due, after the drain
-    unexpected: int = 0  # an effect of a job nobody enqueued
-    repeats: int = 0  # effects beyond the first, over all jobs
-    most_repeats_of_one_job: int = 0
-    unexplained_repeats: int = 0  # more effects of a job than attempts and crashes charged to it
-    at_most_once_repeats: int = 0
-    held: int = 0  # at-most-once jobs in doubt
-    more_repeats_than_in_flight: int = 0  # kills after which more jobs were repeated than workers were at work
-    late_results_refused: int = 0
+    runs: int = 0
+    killed_runs: int = 0
+    freezes: int = 0
+    stale_accepted: int = 0  # rows changed over a connection whose run no longer held the status row
+    late_refused: int = 0
+    producer_inserts: int = 0
+    producer_errors: dict[str, int] = field(default_factory=dict)  # while the server was up
+    producer_waits: int = 0  # INSERTs that took longer than a second while the server was up
     spoke: int = 0  # runs that printed something
-    left_over: int = 0  # processes still there at the end
+    left_over: int = 0  # processes, connections and files still there at the end
     unread_log_lines: int = 0
+    canary: int = 0  # places where a secret was found
+    status_wrong: int = 0  # the status row says in-progress when nothing is
+    recoveries: list[float] = field(default_factory=list)  # seconds from the start of the next run to its first effect
     seconds: float = 0.0
+    valid: bool = False
 
-    def broken(self) -> dict[str, int]:
-        names = ("lost", "stuck", "unexpected", "unexplained_repeats", "at_most_once_repeats", "more_repeats_than_in_flight", "spoke", "left_over", "unread_log_lines")
-        return {name: getattr(self, name) for name in names if getattr(self, name)}
+    ZERO = ("stale_accepted", "producer_waits", "spoke", "left_over", "unread_log_lines", "canary", "status_wrong")
+
+    def broken(self) -> dict[str, object]:
+        found: dict[str, object] = self.verdict.broken()
+        found |= {name: getattr(self, name) for name in self.ZERO if getattr(self, name)}
+        return found | ({"producer_errors": self.producer_errors} if self.producer_errors else {})
+
+    def add(self, other: Figures) -> None:
+        """The other lane's figures on top of ours."""
+        _add(self.verdict, other.verdict, most=("most_duplicates_of_one_job",))
+        _add(self, other, most=("seconds",))
+        self.valid = self.valid and other.valid
+
+    def line(self) -> str:
+        """One line for people: every figure of the issue, in its words."""
+        v, recoveries = self.verdict, sorted(self.recoveries)
+        kills = sum(self.kills.values())
+        words = {
+            "jobs": v.jobs, "acknowledged": v.acknowledged, "kills": kills, "killed_runs": self.killed_runs, "lost": v.lost, "stuck": v.stuck,
+            "unexpected": v.unexpected, "recovered": v.recovered, "duplicated": v.duplicated, "per_kill": round(v.by_kills / max(1, self.killed_runs), 4),
+            "per_kill_1ms": round(v.by_kills_1ms / max(1, self.killed_runs), 4), "most_of_one_job": v.most_duplicates_of_one_job,
+            "beyond_in_flight": v.beyond_in_flight, "after_takeover": v.after_takeover, "unsettled_at_takeover": v.unsettled_at_takeover, "unexplained": v.unexplained, "overlap": v.overlap, "at_most_once_repeats": v.at_most_once_repeats,
+            "held": v.held, "dead": v.dead, "charged_wrongly": v.charged_wrongly, "stale_accepted": self.stale_accepted, "late_refused": self.late_refused,
+            "freezes": self.freezes, "producer_inserts": self.producer_inserts, "producer_errors": sum(self.producer_errors.values()),
+            "producer_waits": self.producer_waits, "recovery_p50": _at(recoveries, 0.5), "recovery_p95": _at(recoveries, 0.95), "recovery_max": _at(recoveries, 1.0),
+            "spoke": self.spoke, "left_over": self.left_over, "unread_log_lines": self.unread_log_lines, "canary": self.canary, "status_wrong": self.status_wrong,
+            "seconds": round(self.seconds, 1),
+        }  # fmt: skip
+        return " ".join(f"{name}={value}" for name, value in words.items())
 
 
-class Torture:
-    def __init__(self, folder: Path, url: str, arguments: argparse.Namespace, smtp: SmtpSink, http: HttpSink):
+def _add(ours: object, others: object, most: tuple[str, ...]) -> None:
+    for name, theirs in vars(others).items():
+        mine = getattr(ours, name)
+        if isinstance(theirs, dict):
+            setattr(ours, name, {key: mine.get(key, 0) + theirs.get(key, 0) for key in mine | theirs})
+        elif name in most:
+            setattr(ours, name, max(mine, theirs))
+        elif isinstance(theirs, int | float | list) and not isinstance(theirs, bool):
+            setattr(ours, name, mine + theirs)
+
+
+def _at(ordered: list[float], share: float) -> float:
+    return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 3) if ordered else 0.0
+
+
+class Lane:
+    """One site under fire: its history, its producers, its runs."""
+
+    def __init__(self, folder: Path, server, arguments: argparse.Namespace, url: str):
         self.chance = random.Random(arguments.seed)
-        self.workers = arguments.workers
-        self.smtp, self.http = smtp, http
-        self.site = Site(folder / "home", url, ASYNCSEND_EMAIL_URL=smtp.url, ASYNCSEND_ALLOW_PRIVATE="127.0.0.1", ASYNCSEND_WORKERS=str(arguments.workers))
-        self.site.tasks(TASKS)
+        self.server, self.workers = server, arguments.workers
+        self.smtp, self.http = SmtpSink(), HttpSink(keep_alive=True)
+        self.hosts = {name: self._site(folder / name, url) for name in "ab"}
+        self.site = self.hosts["a"]
+        self.url, self.database = url, url.partition("?")[0].rpartition("/")[2]
         self.store = made_store(url)
-        self.kinds: dict[str, str] = {}  # key: task
-        self.figures = Figures(arguments.seed, arguments.database, arguments.workers)
+        if server is not None:
+            self._watch_writes()
+        self.history, self.figures = History(), Figures(Verdict())
+        self.marks = 0  # effects that came through the pipe
+        self.down = threading.Event()  # the server is away on purpose
+        self.over = threading.Event()
+        self.died_at: float | None = None
+        self.threads = [threading.Thread(target=self._read_pipe, args=(site,), daemon=True) for site in self.hosts.values()]
+        self.threads += [threading.Thread(target=self._produce, args=(isolation, random.Random(f"{arguments.seed} {isolation}")), daemon=True) for isolation in ("REPEATABLE READ", "READ COMMITTED")]
+        for thread in self.threads:
+            thread.start()
 
-    def enqueue(self, number: int) -> None:
-        jobs = []
-        for _ in range(number):
-            key = f"k{len(self.kinds)}"
-            task = self.chance.choices(["mark", "email", "webhook", "once"], [5, 2, 2, 1])[0]
-            seconds = self.chance.choice([0, 0.001, 0.001, 0.01])
-            payload = {
-                "mark": {"key": key, "seconds": seconds}, "once": {"key": key, "seconds": seconds},
-                "email": {"to": "ann@example.com", "subject": key, "text": "x"}, "webhook": {"url": f"{self.http.url}/{key}", "body": {}},
-            }[task]  # fmt: skip
-            self.kinds[key] = task
-            jobs.append(NewJob(task, json.dumps(payload), key))
-        self.store.insert(jobs)
+    def _site(self, home: Path, url: str) -> Site:
+        site = Site(
+            home, url, ASYNCSEND_EMAIL_URL=self.smtp.url, ASYNCSEND_ALLOW_PRIVATE="127.0.0.1", ASYNCSEND_WORKERS=str(self.workers),
+            ASYNCSEND_WEBHOOK_SECRET=CANARY,
+        )  # fmt: skip
+        site.tasks(TASKS)
+        os.mkfifo(home / "pipe")
+        return site
 
-    def effects(self) -> Counter:
-        """Key → effects, as the sinks saw them."""
-        seen = Counter(re.search(r"Message-ID: <([^@>]+)@", content.decode("ascii", "replace"))[1] for _, _, content in list(self.smtp.mails))
-        seen.update(request.headers["Idempotency-Key"] for request in list(self.http.requests))
-        path = self.site.home / "effects"
-        seen.update(path.read_text().split() if path.exists() else [])
-        return seen
+    # ── witnesses ────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _watch_writes(self) -> None:
+        """Triggers note over which connection each row was changed, and which connection took the status row when."""
+        store = self.store
+        store._write("CREATE TABLE takes (connection BIGINT, generation BIGINT)")
+        store._write("CREATE TABLE stale (job BIGINT, was VARCHAR(16), became VARCHAR(16), connection BIGINT)")
+        store._write(
+            "CREATE TRIGGER note_takes AFTER UPDATE ON asyncsend_status FOR EACH ROW"
+            " BEGIN IF NEW.generation <> OLD.generation THEN INSERT INTO takes VALUES (CONNECTION_ID(), NEW.generation); END IF; END"
+        )
+        store._write(
+            "CREATE TRIGGER note_stale AFTER UPDATE ON asyncsend_jobs FOR EACH ROW BEGIN"
+            " DECLARE mine BIGINT DEFAULT (SELECT MAX(generation) FROM takes WHERE connection = CONNECTION_ID());"
+            " IF mine IS NOT NULL AND mine < (SELECT generation FROM asyncsend_status WHERE scope = 'default')"
+            " THEN INSERT INTO stale VALUES (OLD.id, OLD.state, NEW.state, CONNECTION_ID()); END IF; END"
+        )
+
+    def _read_pipe(self, site: Site) -> None:
+        descriptor = os.open(site.home / "pipe", os.O_RDWR)  # also for writing: it never ends while tasks come and go
+        with open(descriptor, encoding="ascii") as lines:
+            for line in lines:
+                word, key, process, at = line.split()
+                if word == "stop":
+                    return
+                (self.history.starts if word == "S" else self.history.effects).append(Event(key, process, float(at)))
+                self.marks += word == "E"
 
     def progress(self) -> int:
-        path = self.site.home / "effects"
-        return len(self.smtp.mails) + len(self.http.requests) + (path.stat().st_size // 4 if path.exists() else 0)
+        return self.marks + len(self.smtp.accepted) + len(self.http.requests)
 
-    def workers_of(self, pid: int) -> list[int]:
-        done = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True)
-        return [int(line) for line in done.stdout.split()]
+    # ── producers ────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _produce(self, isolation: str, chance: random.Random) -> None:
+        """Plain INSERTs in transactions of one to three rows, as pages make them, so long as there is little to do."""
+        made, connection = 0, None
+        name = isolation[3].lower()
+        while not self.over.is_set():
+            if len(self.history.jobs) - self.progress() > BACKLOG or self.down.is_set():
+                time.sleep(0.005)
+                continue
+            jobs = []
+            for _ in range(chance.randrange(1, 4)):
+                made += 1
+                jobs.append(self._job(f"{name}{made}", chance))
+            for job, kind in jobs:
+                self.history.jobs[job.uid] = kind._replace(accepted=None)
+            began, down = time.monotonic(), self.down.is_set()
+            try:
+                if self.server is None:
+                    if connection is None:
+                        connection = open_store(self.url, "asyncsend_")
+                    connection.insert([job for job, _ in jobs])
+                else:
+                    connection = self._insert(connection, isolation, [job for job, _ in jobs])
+            except Exception as error:
+                connection = None
+                if not (down or self.down.is_set()):
+                    code = f"{type(error).__name__} {error.args[0] if error.args else ''}"[:80]
+                    self.figures.producer_errors[code] = self.figures.producer_errors.get(code, 0) + 1
+                continue
+            for job, kind in jobs:
+                self.history.jobs[job.uid] = kind
+            self.figures.producer_inserts += len(jobs)
+            if time.monotonic() - began > 1.0 and not (down or self.down.is_set()):
+                self.figures.producer_waits += 1
+        if connection is not None:
+            connection.close()
 
-    def once(self) -> None:
-        """One run, and what befalls it after a random bit of progress."""
-        kind = self.chance.choices(list(KINDS), list(KINDS.values()))[0]
-        run = self.site.start("run", "--max-time", "60s")
-        target = self.progress() + self.chance.randrange(40)
-        limit = time.monotonic() + 30
+    def _insert(self, connection, isolation: str, jobs: list[NewJob]):
+        if connection is None:
+            connection = self.server.connect(self.database)
+            connection.autocommit(False)
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET SESSION TRANSACTION ISOLATION LEVEL {isolation}")
+            connection.commit()
+        with connection.cursor() as cursor:
+            for job in jobs:
+                cursor.execute("INSERT INTO asyncsend_jobs (task, payload, uid, priority) VALUES (%s, %s, %s, %s)", (job.task, job.payload, job.uid, job.priority))
+        connection.commit()
+        return connection
+
+    def _job(self, key: str, chance: random.Random) -> tuple[NewJob, Job]:
+        task = chance.choices(["mark", "email", "webhook", "once"], [6, 2, 2, 1])[0]
+        seconds = chance.choice([0, 0.001, 0.001, 0.002, 0.005])
+        payload = {
+            "mark": {"key": key, "seconds": seconds, "fails": 0.1}, "once": {"key": key, "seconds": seconds},
+            "email": {"to": "ann@example.com", "subject": key, "text": "x"}, "webhook": {"url": f"{self.http.url}/{key}", "body": {}},
+        }[task]  # fmt: skip
+        return NewJob(task, json.dumps(payload), key, priority=chance.randrange(3)), Job(task, seconds)
+
+    # ── runs and what befalls them ───────────────────────────────────────────────────────────────────────────────────
+    def start(self, host: str = "a", *, short_lease: bool = False, **options) -> subprocess.Popen:
+        site = self.hosts[host]
+        how = ["-c", SHORT_LEASE] if short_lease else ["-m", "asyncsend"]
+        environment = site.environment | options.pop("environment", {})
+        self.figures.runs += 1
+        if self.died_at is not None and host == "a":
+            threading.Thread(target=self._time_recovery, args=(time.monotonic(), self.progress()), daemon=True).start()
+            self.died_at = None
+        return subprocess.Popen(
+            [sys.executable, *how, "run", "--max-time", "60s"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+            cwd=ROOT, **options,
+        )  # fmt: skip
+
+    def _time_recovery(self, began: float, progress: int) -> None:
+        while self.progress() == progress and time.monotonic() - began < 30:
+            time.sleep(0.002)
+        self.figures.recoveries.append(round(time.monotonic() - began, 4))
+
+    def work(self, run: subprocess.Popen, most: int = 16) -> None:
+        """Let it have some effects, and then a bit."""
+        target, limit = self.progress() + self.chance.randrange(most), time.monotonic() + 30
         while self.progress() < target and run.poll() is None and time.monotonic() < limit:
-            time.sleep(0.001)
-        time.sleep(self.chance.random() * 0.005)
-        if kind == "kill9-worker" and run.poll() is None:
-            for pid in self.workers_of(run.pid)[:1]:
-                self.signal(pid, signal.SIGKILL)
-            time.sleep(self.chance.random() * 0.05)  # long enough, sometimes, for a new worker to be at work
-            run.kill()
-        elif kind == "term":
-            run.terminate()
-        elif kind == "stop" and run.poll() is None:
-            self.signal(run.pid, signal.SIGSTOP)
-            time.sleep(0.05)
-            self.signal(run.pid, signal.SIGCONT)
-            run.terminate()
-        else:
-            run.kill()
-        out, err = run.communicate(timeout=60)
-        self.figures.spoke += bool(out or err)
-        if out or err:
-            print(f"spoke: {out!r} {err!r}", file=sys.stderr)
-        self.count(kind)
+            time.sleep(0.0005)
+        time.sleep(self.chance.random() * 0.006)
 
-    def count(self, kind: str) -> None:
-        self.figures.kills[kind] = self.figures.kills.get(kind, 0) + 1
+    def ended(self, run: subprocess.Popen, code: int | None = None) -> None:
+        """It has ended; a run that was not killed must have said nothing, unless `code` says that it had reason to."""
+        out, err = run.communicate(timeout=120)
+        if b"Traceback" in err or ((out or err) and run.returncode != code):
+            self.figures.spoke += 1
+            print(f"spoke ({run.returncode}): {out!r} {err!r}", file=sys.stderr)
+
+    def killed(self, run: subprocess.Popen, kind: str, most: int | None = None) -> None:
+        """Kill -9 it, note the death."""
+        alive = run.poll() is None
+        run.kill()
+        self.ended(run)
+        if alive:
+            self.figures.killed_runs += 1
+            self.died_at = time.monotonic()
+            self.history.deaths.append(Death(kind, self.died_at, self.workers if most is None else most))
+
+    def workers_of(self, run: subprocess.Popen) -> list[int]:
+        try:
+            return [int(pid) for pid in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()]
+        except OSError:
+            return []
+
+    def strike(self, only: str | None = None) -> None:
+        """One nemesis, once."""
+        able = {name: weight for name, (weight, where) in NEMESES.items() if where == "both" or self.server is not None}
+        name = only or self.chance.choices(list(able), list(able.values()))[0]
+        getattr(self, name.replace("-", "_"))()
+        self.figures.kills[name] = self.figures.kills.get(name, 0) + 1
+
+    def kill_run(self) -> None:
+        run = self.start()
+        self.work(run)
+        self.killed(run, "kill-run")
+
+    def kill_worker(self) -> None:
+        """A worker, then, once a new one may be at work, its run."""
+        run = self.start()
+        self.work(run)
+        for pid in self.workers_of(run)[:1]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+            self.history.deaths.append(Death("kill-worker", time.monotonic(), 1))
+        self.work(run, 6)
+        self.killed(run, "kill-run")
+
+    def term(self) -> None:
+        run = self.start()
+        self.work(run)
+        for _ in range(self.chance.choice([1, 5])):
+            if run.poll() is None:
+                run.terminate()
+        self.ended(run)
+
+    def term_kill(self) -> None:
+        run = self.start()
+        self.work(run)
+        if run.poll() is None:
+            run.terminate()
+            time.sleep(self.chance.random() * 0.03)
+        self.killed(run, "term-kill")
+
+    def stop(self) -> None:
+        """Stopped for a moment, then killed."""
+        run = self.start()
+        self.work(run)
+        if run.poll() is None:
+            run.send_signal(signal.SIGSTOP)
+            time.sleep(0.05)
+            run.send_signal(signal.SIGCONT)
+        self.work(run, 4)
+        self.killed(run, "kill-run")
+
+    def twin(self) -> None:
+        """Cron starts two; one of them works."""
+        run, other = self.start(), self.start()
+        self.work(run)
+        self.killed(run, "kill-run")
+        other.terminate()
+        self.ended(other)
+
+    def clock(self) -> None:
+        """The host's clock is a day off, this way or that."""
+        wrong = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": self.chance.choice(["-1d", "+1d"]), "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DISABLE_SHM": "1"}
+        run = self.start(environment=wrong if FAKETIME else {})
+        self.work(run)
+        self.killed(run, "kill-run")
+
+    def full_disk(self) -> None:
+        """No file may grow: journal and log fail, lock and sockets go on."""
+        run = self.start(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)))
+        self.work(run)
+        self.killed(run, "kill-run")
+
+    def freeze(self) -> None:
+        """Host a is frozen, workers and all, past its lease; host b takes over; a wakes up in the middle of b's work and must do no harm."""
+        run = self.start("a", short_lease=True)
+        self.work(run)
+        pids = [*self.workers_of(run), run.pid]
+        for pid in pids:
+            self._signal(pid, signal.SIGSTOP)
+        at, before = time.monotonic(), self.progress()
+        frozen = self._names(pids)
+        while self.progress() < before + 4 and time.monotonic() < at + 30:
+            other = self.start("b", short_lease=True)
+            limit = time.monotonic() + 2
+            while other.poll() is None and self.progress() < before + 4 and time.monotonic() < limit:
+                time.sleep(0.002)
+            if other.poll() is None:  # it works: now wake the first
+                until = time.monotonic()
+                for pid in pids:
+                    self._signal(pid, signal.SIGCONT)
+                while run.poll() is None and time.monotonic() < until + 5:
+                    frozen |= self._names(pids)
+                    time.sleep(0.001)
+                other.terminate()
+                self.history.deaths.append(Death("freeze", at, self.workers, until, frozenset(frozen)))
+                self.figures.freezes += 1
+            self.ended(other)
+        for pid in pids:
+            self._signal(pid, signal.SIGCONT)
+        if run.poll() is None:
+            run.terminate()
+        self.ended(run)
 
     @staticmethod
-    def signal(pid: int, number: int) -> None:
+    def _names(pids: list[int]) -> set[str]:
+        """What witnesses call these processes: their pids, and the connections they have to the sinks (proc_pid_net(5))."""
+        found = {str(pid) for pid in pids}
+        for pid in pids:
+            try:
+                inodes = {os.readlink(f"/proc/{pid}/fd/{name}")[8:-1] for name in os.listdir(f"/proc/{pid}/fd")}
+                lines = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+            except OSError:
+                continue
+            ports = {int(line[1].rpartition(":")[2], 16) for line in lines if line[9] in inodes}
+            found |= {f"{sink}:{port}" for sink in ("smtp", "http") for port in ports}
+        return found
+
+    @staticmethod
+    def _signal(pid: int, number: int) -> None:
         try:
             os.kill(pid, number)
         except ProcessLookupError:
             pass
 
+    # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────
     def drain(self) -> bool:
         """Until nothing is due, twice; False if that cannot be reached."""
+        self.over.set()
+        for thread in self.threads[2:]:
+            thread.join(30)
         empty = 0
-        for _ in range(200):
-            self.site("run", "--max-time", "60s")
+        for _ in range(100):
+            self.ended(self.start())
             self.store._write("UPDATE asyncsend_jobs SET run_at = NULL WHERE state = 'ready'")
-            left = self.store.count(state="ready", queue=None, task=None) + self.store.count(state="running", queue=None, task=None)
+            left = sum(self.store.count(state=state, queue=None, task=None) for state in ("ready", "running"))
             empty = empty + 1 if left == 0 else 0
             if empty == 2:
                 return True
         return False
 
-    def check(self) -> Figures:
-        figures, seen = self.figures, self.effects()
-        rows = {uid: (state, attempts, crashes) for uid, state, attempts, crashes in self.store._rows("SELECT uid, state, attempts, crashes FROM asyncsend_jobs")}
-        figures.jobs = len(self.kinds)
-        figures.unexpected = sum(1 for key in seen if key not in self.kinds)
-        for key, task in self.kinds.items():
-            state, attempts, crashes = rows.get(key, ("missing", 0, 0))
-            effects = seen.get(key, 0)
-            explained = state in ("held", "dead", "cancelled")
-            figures.lost += effects == 0 and not explained
-            figures.stuck += state in ("ready", "running", "missing")
-            figures.repeats += max(0, effects - 1)
-            figures.most_repeats_of_one_job = max(figures.most_repeats_of_one_job, effects - 1)
-            figures.unexplained_repeats += max(0, effects - max(1, attempts + crashes))
-            if effects > max(1, attempts + crashes):
-                print(f"unexplained: {key} {task} {state} effects={effects} attempts={attempts} crashes={crashes}", file=sys.stderr)
-            if task == "once":
-                figures.at_most_once_repeats += max(0, effects - 1)
-                figures.held += state == "held"
-        deaths = sum(figures.kills.values())
-        figures.more_repeats_than_in_flight = max(0, figures.repeats - 2 * deaths * self.workers)  # a killed worker, then its run
-        figures.late_results_refused = int(self.store._rows("SELECT COALESCE(SUM(late), 0) FROM asyncsend_runs")[0][0])
-        lines = [line for path in self.site.home.glob("asyncsend.log*") for line in path.read_text("utf-8").splitlines()]
-        figures.unread_log_lines = sum(1 for line in lines if not re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d{4} [A-Z]{4,5} .* event=[a-z-]+( [a-z_]+=(\S+|\"[^\"]*\"))*$", line))
-        mark = f"ASYNCSEND_HOME={self.site.home}\0".encode()
+    def verdict(self) -> Figures:
+        for site in self.hosts.values():
+            (site.home / "pipe").open("w").write("stop - - -\n")
+        for thread in self.threads[:2]:
+            thread.join(30)
+        history, figures = self.history, self.figures
+        for (at, connection), message in zip(self.smtp.accepted, list(self.smtp.mails), strict=True):
+            history.effects.append(Event(re.search(rb"Message-ID: <([^@>]+)@", message[2])[1].decode(), connection, at))
+        history.effects += [Event(request.headers["Idempotency-Key"], request.connection, request.at) for request in self.http.requests]
+        history.rows = {uid: Row(state, attempts, crashes, reason) for uid, state, attempts, crashes, reason in self.store._rows("SELECT uid, state, attempts, crashes, reason FROM asyncsend_jobs")}
+        self._read_logs()
+        figures.verdict = check(history)
+        figures.late_refused = int(self.store._rows("SELECT COALESCE(SUM(late), 0) FROM asyncsend_runs")[0][0])
+        figures.status_wrong = int(self.store.standing("default").status != "idle")
+        if self.server is not None:
+            figures.stale_accepted = int(self.store._rows("SELECT COUNT(*) FROM stale")[0][0])
+            mine = "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()"
+            figures.left_over += int(self.store._rows(mine)[0][0])
+        figures.left_over += self._processes_left()
+        strange = [path.name for site in self.hosts.values() for path in site.home.iterdir() if not FILES.fullmatch(path.name)]
+        figures.left_over += len(strange)
+        if strange:
+            print(f"left over: {strange}", file=sys.stderr)
+        return figures
+
+    def _read_logs(self) -> None:
+        form = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d{4} [A-Z]{4,5} .* event=([a-z-]+)( [a-z_]+=(\S+|\"[^\"]*\"))*$")
+        for site in self.hosts.values():
+            names = sorted(site.home.glob("asyncsend.log*"), key=lambda path: path.name, reverse=True)
+            charged = 0
+            for line in (line for path in names for line in path.read_text("utf-8").splitlines()):
+                found = form.match(line)
+                self.figures.unread_log_lines += not found
+                self.figures.canary += CANARY in line
+                if found and found[1] == "run-died":
+                    self.history.crashes_charged.append((charged, self.workers))
+                    charged = 0
+                elif found and found[1] == "job-rescued":
+                    charged += " reason=run-died " in line or " reason=crash-loop " in line
+        self.figures.canary += int(self.store._rows("SELECT COUNT(*) FROM asyncsend_jobs WHERE error LIKE :canary", canary=f"%{CANARY}%")[0][0])
+
+    def _processes_left(self) -> int:
+        marks = [f"ASYNCSEND_HOME={site.home}\0".encode() for site in self.hosts.values()]
+        found = 0
         for entry in Path("/proc").iterdir():
             if entry.name.isdecimal():
                 try:
-                    figures.left_over += mark in (entry / "environ").read_bytes()
+                    found += any(mark in (entry / "environ").read_bytes() for mark in marks)
                 except OSError:
                     continue
-        return figures
+        return found
+
+    def close(self) -> None:
+        self.over.set()
+        self.store.close()
+        self.smtp.controller.stop()
+        self.http.stop()
 
 
-def torture(arguments: argparse.Namespace) -> tuple[Figures, bool]:
-    """The figures, and whether the run is valid: drained and read."""
+# name: how often, and on which databases
+NEMESES = {
+    "kill-run": (60, "both"), "kill-worker": (10, "both"), "term": (5, "both"), "term-kill": (5, "both"), "stop": (4, "both"), "twin": (4, "both"),
+    "clock": (4, "both"), "full-disk": (4, "server"), "freeze": (1, "server"),
+}  # fmt: skip
+
+
+def lane(arguments: argparse.Namespace) -> Figures:
+    """The figures of one site; `valid` says whether it was drained and read."""
     began = time.monotonic()
-    smtp, http = SmtpSink(), HttpSink()
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
         if arguments.database == "sqlite":
-            return _on(f"sqlite:///{folder}/x.sqlite3", Path(folder), arguments, smtp, http, began)
-        given = os.environ.get("ASYNCSEND_TEST_MYSQL_URL")
-        server = _given_server(given) if given else _installed_mariadb()
+            return _under_fire(Lane(Path(folder), None, arguments, f"sqlite:///{folder}/x.sqlite3"), arguments, began)
+        server = _server(arguments.database)
         try:
             with server.database() as name:
-                return _on(server.url(name), Path(folder), arguments, smtp, http, began)
+                return _under_fire(Lane(Path(folder), server, arguments, server.url(name)), arguments, began)
         finally:
             server.stop()
 
 
-def _on(url: str, folder: Path, arguments: argparse.Namespace, smtp: SmtpSink, http: HttpSink, began: float) -> tuple[Figures, bool]:
-    run = Torture(folder, url, arguments, smtp, http)
+def _server(name: str):
+    if name != "mariadb":
+        return _matrix_server(name)
+    given = os.environ.get("ASYNCSEND_TEST_MYSQL_URL")
+    return _given_server(given) if given else _installed_mariadb()
+
+
+def _under_fire(run: Lane, arguments: argparse.Namespace, began: float) -> Figures:
     try:
+        for name in arguments.each or []:
+            run.strike(name)
         while sum(run.figures.kills.values()) < arguments.kills and time.monotonic() - began < arguments.seconds:
-            if run.store.count(state="ready", queue=None, task=None) < 60:
-                run.enqueue(150)
-            run.once()
-        drained = run.drain()
-        figures = run.check()
-        figures.seconds = round(time.monotonic() - began, 1)
-        return figures, drained
+            run.strike()
+        valid = run.drain()
+        figures = run.verdict()
+        figures.valid, figures.seconds = valid, time.monotonic() - began
+        return figures
     finally:
-        run.store.close()
-        smtp.controller.stop()
-        http.stop()
+        run.close()
 
 
-def main() -> int:
+def torture(arguments: argparse.Namespace) -> Figures:
+    """The figures over all lanes, each a process of its own: the sinks and producers of one would slow down the other's."""
+    if arguments.lanes == 1:
+        return lane(arguments)
+    with tempfile.TemporaryDirectory(prefix="torture-lanes-") as folder:
+        started = []
+        for number in range(arguments.lanes):
+            path = Path(folder) / f"{number}.json"
+            command = [
+                sys.executable, "-m", "tests.torture", "--lanes", "1", "--kills", str(-(-arguments.kills // arguments.lanes)), "--seed", str(arguments.seed + number),
+                "--database", arguments.database, "--workers", str(arguments.workers), "--json", str(path), "--seconds", str(arguments.seconds),
+            ]  # fmt: skip
+            started.append((subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL), path))
+        figures: Figures | None = None
+        for process, path in started:
+            process.wait()
+            members = json.loads(path.read_text("utf-8"))["figures"]
+            one = Figures(**members | {"verdict": Verdict(**members["verdict"])})
+            if figures is None:
+                figures = one
+            else:
+                figures.add(one)
+        assert figures is not None
+        return figures
+
+
+def facts(arguments: argparse.Namespace) -> dict[str, object]:
+    """What the figures were measured on."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return {"database": arguments.database, "seed": arguments.seed, "workers": arguments.workers, "lanes": arguments.lanes, "commit": commit.stdout.strip(), "python": platform.python_version()}
+
+
+def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop killing after so long")
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--database", choices=["mariadb", "sqlite"], default="mariadb")
+    parser.add_argument("--database", default="mariadb", help="mariadb, sqlite, or a server of the matrix, such as mysql-5.6")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--lanes", type=int, default=1, help="sites under fire at the same time")
+    parser.add_argument("--each", nargs="*", choices=NEMESES, help="first these nemeses, once each")
     parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    figures, valid = torture(arguments)
-    print(" ".join(f"{name}={value}" for name, value in asdict(figures).items()).replace("{", "").replace("}", "").replace("'", ""))
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    arguments = parsed()
+    figures = torture(arguments)
+    print(f"database={arguments.database} workers={arguments.workers} seed={arguments.seed} {figures.line()}")
     if arguments.json:
-        arguments.json.write_text(json.dumps(asdict(figures) | {"valid": valid, "broken": figures.broken()}, indent=2) + "\n")
-    if not valid:
+        arguments.json.write_text(json.dumps(facts(arguments) | {"line": figures.line(), "figures": asdict(figures), "broken": figures.broken()}, indent=1) + "\n")
+    if not figures.valid:
         print("INVALID: it could not be drained", file=sys.stderr)
         return 2
     if figures.broken():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import time
@@ -51,7 +52,10 @@ class SQLiteStore(SqlStore):
     def create(self) -> None:
         """Make the file, readable by its owner only, if it is not there."""
         os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        # Never opened when it is there: closing it again would drop the locks of every other connection of this process, and
+        # two writers at once spoil the file (sqlite.org/howtocorrupt.html section 2.2).
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
     def _connect(self) -> sqlite3.Connection:
         if not os.path.exists(self.path):

@@ -1,0 +1,185 @@
+"""
+What a history of jobs, effects and deaths says about the promises. Pure: no database, no process, no clock.
+
+The words are those of Jepsen's total-queue checker (jepsen.checker, `total-queue`) where it has them: lost, unexpected, duplicated,
+recovered. The others are ours: a repeat is explained only if it was the last thing its process did before something killed or
+froze that process; whatever was finished before, the journal knew.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
+
+SLACK = 0.03  # seconds between the death of a run and that of its workers; no later run has an effect so soon
+UNSETTLED = 0.25 + 0.35  # seconds: what a frozen run finished last is in its journal only, which the other host cannot read; and a slow machine
+
+
+class Job(NamedTuple):
+    """What a producer asked for."""
+
+    task: str
+    seconds: float = 0.0
+    accepted: bool | None = True  # COMMIT returned; None: its reply was lost
+
+
+class Event(NamedTuple):
+    """Something a task or a sink saw: `process` is a worker's pid, or the connection a worker keeps."""
+
+    key: str
+    process: str
+    at: float
+
+
+class Death(NamedTuple):
+    """What befell a run or a worker. `most` is how many jobs it may leave in doubt; a frozen run lives on at `until`, after another took over."""
+
+    kind: str
+    at: float
+    most: int = 1
+    until: float | None = None
+    processes: frozenset[str] = frozenset()  # of a frozen run: its workers, and the connections they had
+
+
+class Row(NamedTuple):
+    """How a job stands in the table at the end."""
+
+    state: str
+    attempts: int = 0
+    crashes: int = 0
+    reason: str | None = None
+
+
+@dataclass
+class History:
+    """Everything that happened, each list from its own witness."""
+
+    jobs: dict[str, Job] = field(default_factory=dict)
+    starts: list[Event] = field(default_factory=list)  # a task's first line
+    effects: list[Event] = field(default_factory=list)  # a task's last line; a mail or request the sink accepted
+    deaths: list[Death] = field(default_factory=list)
+    rows: dict[str, Row] = field(default_factory=dict)
+    crashes_charged: list[tuple[int, int]] = field(default_factory=list)  # of each recovery: how many, and how many at most
+
+
+@dataclass
+class Verdict:
+    """The figures. Each of `BROKEN` must be 0."""
+
+    jobs: int = 0
+    acknowledged: int = 0
+    effects: int = 0
+    lost: int = 0  # accepted, and neither an effect nor a row that says why not
+    stuck: int = 0  # ready or running after the drain
+    unexpected: int = 0  # an effect of a job nobody asked for
+    recovered: int = 0  # its COMMIT's reply was lost, and it had its effect
+    duplicated: int = 0  # effects beyond the first, over all jobs
+    most_duplicates_of_one_job: int = 0
+    by_kills: int = 0  # repeats due to a killed run or worker
+    by_kills_1ms: int = 0  # of them, those of tasks that take 1 ms or longer and have their effect at their end
+    unexplained: int = 0  # repeats that no death explains
+    beyond_in_flight: int = 0  # repeats of one death beyond the jobs that were in flight
+    after_takeover: int = 0  # effects of frozen runs after they woke up, beyond the jobs they were in the middle of
+    unsettled_at_takeover: int = 0  # repeats of what a frozen run had finished and not yet written: it is in the other host's journal
+    overlap: int = 0  # a job begun again before its first execution ended
+    at_most_once_repeats: int = 0
+    held: int = 0
+    dead: int = 0
+    charged_wrongly: int = 0  # begun more often than charged; or more crashes charged at a recovery than jobs were in flight
+    uncharged_starts: int = 0
+    by_death: dict[str, int] = field(default_factory=dict)  # repeats, by what they are due to
+
+    BROKEN = ("lost", "stuck", "unexpected", "unexplained", "beyond_in_flight", "after_takeover", "overlap", "at_most_once_repeats", "charged_wrongly")
+
+    def broken(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in self.BROKEN if getattr(self, name)}
+
+
+def check(history: History) -> Verdict:
+    """The verdict over a history that was drained and read to its end."""
+    verdict = Verdict(jobs=len(history.jobs), effects=len(history.effects))
+    seen = defaultdict(list)
+    for event in sorted(history.effects, key=lambda one: one.at):
+        seen[event.key].append(event)
+    verdict.unexpected = sum(1 for key in seen if key not in history.jobs or history.jobs[key].accepted is False)
+    for key, job in history.jobs.items():
+        row, effects = history.rows.get(key), len(seen[key])
+        verdict.acknowledged += job.accepted is True
+        verdict.recovered += job.accepted is None and effects > 0
+        verdict.held += row is not None and row.state == "held"
+        verdict.dead += row is not None and row.state == "dead"
+        verdict.stuck += row is not None and row.state in ("ready", "running")
+        verdict.lost += job.accepted is True and (row is None or (effects == 0 and row.state == "done"))
+        verdict.duplicated += max(0, effects - 1)
+        verdict.most_duplicates_of_one_job = max(verdict.most_duplicates_of_one_job, effects - 1)
+        verdict.at_most_once_repeats += max(0, effects - 1) if job.task == "once" else 0
+    _explain(history, seen, verdict)
+    _look_for_overlap(history, verdict)
+    _look_at_charges(history, verdict)
+    return verdict
+
+
+def _explain(history: History, seen: dict[str, list[Event]], verdict: Verdict) -> None:
+    last: dict[str, Event] = {}
+    for event in sorted(history.effects, key=lambda one: one.at):
+        last[event.process] = event
+    deaths = sorted(history.deaths, key=lambda one: one.at)
+    blamed: Counter[int] = Counter()
+    for events in seen.values():
+        for first, second in pairwise(events):
+            position = next((number for number, death in enumerate(deaths) if (death.until or death.at) + SLACK >= first.at), None)
+            death = deaths[position] if position is not None else None
+            if death is None or position is None:
+                verdict.unexplained += 1
+            elif death.until is None:
+                # Its process went on after it? Then the journal knew that it was finished.
+                is_last = last[first.process] is first
+                verdict.unexplained += not is_last
+                blamed[position] += is_last
+                verdict.by_kills += is_last
+                job = history.jobs.get(first.key)
+                verdict.by_kills_1ms += is_last and job is not None and job.task == "mark" and job.seconds >= 0.001
+            elif first.process in death.processes or second.process in death.processes:
+                in_the_middle = any(event.process in death.processes and event.at > death.at for event in (first, second))
+                blamed[position] += in_the_middle
+                verdict.unsettled_at_takeover += not in_the_middle and first.at >= death.at - UNSETTLED
+                verdict.unexplained += not in_the_middle and first.at < death.at - UNSETTLED
+            else:
+                verdict.unexplained += 1
+    for position, number in blamed.items():
+        verdict.by_death[deaths[position].kind] = verdict.by_death.get(deaths[position].kind, 0) + number
+        verdict.beyond_in_flight += max(0, number - deaths[position].most)
+    for death in deaths:
+        if death.until is not None:
+            woken = sum(1 for event in history.effects if event.process in death.processes and death.until - SLACK <= event.at <= death.until + 5)
+            verdict.after_takeover += max(0, woken - death.most)
+
+
+def _look_for_overlap(history: History, verdict: Verdict) -> None:
+    """Only of tasks, which say when they begin: a job that began again, in another process, before its first execution had its effect."""
+    ends = {(event.key, event.process): event.at for event in history.effects}
+    begun = defaultdict(list)
+    for event in sorted(history.starts, key=lambda one: one.at):
+        begun[event.key].append(event)
+    frozen = _frozen(history)
+    for key, events in begun.items():
+        for first, second in pairwise(events):
+            end = ends.get((key, first.process))
+            ends_later = end is not None and second.at < end
+            verdict.overlap += ends_later and first.process != second.process and first.process not in frozen
+
+
+def _look_at_charges(history: History, verdict: Verdict) -> None:
+    frozen = _frozen(history)  # the other host cannot know what they had begun
+    begun = Counter(event.key for event in history.starts if event.process not in frozen)
+    for key, times in begun.items():
+        row = history.rows.get(key)
+        if row is not None and row.state != "cancelled":
+            verdict.uncharged_starts += max(0, times - row.attempts - row.crashes - (row.state == "held"))
+    verdict.charged_wrongly = verdict.uncharged_starts + sum(max(0, charged - most) for charged, most in history.crashes_charged)
+
+
+def _frozen(history: History) -> frozenset[str]:
+    return frozenset().union(*(death.processes for death in history.deaths))

@@ -1,0 +1,110 @@
+"""The torture's checker finds what it is there to find: each sentence is a history with one fault in it, beside one without."""
+
+import pytest
+from checker import Death, Event, History, Job, Row, check
+
+KILL = Death("kill-run", 10.0)
+
+
+def history(*effects, jobs=None, rows=None, deaths=(), starts=(), **others) -> History:
+    """Job `a`, a task of 2 ms, accepted and done; effects are (key, process, at)."""
+    made = [Event(*effect) for effect in effects]
+    return History(jobs or {"a": Job("mark", 0.002)}, [Event(*start) for start in starts], made, list(deaths), rows or {"a": Row("done", 1)}, **others)
+
+
+def test_a_history_without_a_fault_breaks_nothing():
+    verdict = check(history(("a", "p1", 1.0), starts=[("a", "p1", 0.9)]))
+    assert verdict.broken() == {}
+    assert (verdict.jobs, verdict.acknowledged, verdict.effects, verdict.duplicated) == (1, 1, 1, 0)
+
+
+@pytest.mark.parametrize("rows", [{}, {"a": Row("done", 1)}])
+def test_an_accepted_job_without_effect_or_row_is_lost(rows):
+    made = history(rows={"b": Row("done")}, jobs={"a": Job("mark")})
+    made.rows = rows
+    assert check(made).broken() == {"lost": 1}
+
+
+@pytest.mark.parametrize("state", ["held", "dead", "cancelled"])
+def test_a_job_that_says_why_it_did_not_go_is_not_lost(state):
+    assert check(history(rows={"a": Row(state)})).broken() == {}
+
+
+def test_a_job_whose_commit_was_never_answered_may_be_there_or_not():
+    assert check(history(jobs={"a": Job("mark", accepted=None)}, rows={"b": Row("done")})).broken() == {}
+    assert check(history(("a", "p1", 1.0), jobs={"a": Job("mark", accepted=None)})).recovered == 1
+
+
+def test_an_effect_nobody_asked_for_is_unexpected():
+    assert check(history(("a", "p1", 1.0), ("ghost", "p1", 2.0))).broken() == {"unexpected": 1}
+    assert check(history(("a", "p1", 1.0), jobs={"a": Job("mark", accepted=False)})).broken() == {"unexpected": 1}
+
+
+@pytest.mark.parametrize("state", ["ready", "running"])
+def test_a_job_that_is_not_finished_after_the_drain_is_stuck(state):
+    assert check(history(("a", "p1", 1.0), rows={"a": Row(state, 1)})).broken() == {"stuck": 1}
+
+
+def test_a_repeat_without_a_death_is_unexplained():
+    verdict = check(history(("a", "p1", 1.0), ("a", "p2", 2.0), rows={"a": Row("done", 2)}))
+    assert verdict.broken() == {"unexplained": 1}
+    assert (verdict.duplicated, verdict.most_duplicates_of_one_job) == (1, 1)
+
+
+def test_a_repeat_of_the_last_thing_a_killed_process_did_is_explained():
+    verdict = check(history(("a", "p1", 9.9), ("a", "p2", 11.0), deaths=[KILL]))
+    assert verdict.broken() == {}
+    assert (verdict.duplicated, verdict.by_kills, verdict.by_kills_1ms, verdict.by_death) == (1, 1, 1, {"kill-run": 1})
+
+
+def test_a_repeat_of_something_a_killed_process_had_gone_on_from_is_unexplained():
+    jobs, rows = {"a": Job("mark"), "b": Job("mark")}, {"a": Row("done", 2), "b": Row("done", 1)}
+    assert check(history(("a", "p1", 9.8), ("b", "p1", 9.9), ("a", "p2", 11.0), jobs=jobs, rows=rows, deaths=[KILL])).broken() == {"unexplained": 1}
+
+
+def test_a_repeat_of_what_was_done_after_the_only_death_is_unexplained():
+    assert check(history(("a", "p1", 10.5), ("a", "p2", 11.0), deaths=[KILL])).broken() == {"unexplained": 1}
+
+
+def test_more_repeats_than_were_in_flight_are_named_also_where_each_alone_is_explained():
+    jobs, rows = {"a": Job("mark"), "b": Job("mark")}, {"a": Row("done", 1), "b": Row("done", 1)}
+    twice = [("a", "p1", 9.8), ("b", "p2", 9.9), ("a", "p3", 11.0), ("b", "p3", 11.1)]
+    assert check(history(*twice, jobs=jobs, rows=rows, deaths=[KILL])).broken() == {"beyond_in_flight": 1}
+    assert check(history(*twice, jobs=jobs, rows=rows, deaths=[KILL._replace(most=2)])).broken() == {}
+
+
+def test_a_repeat_of_an_at_most_once_job_is_named_also_where_a_death_explains_it():
+    assert check(history(("a", "p1", 9.9), ("a", "p2", 11.0), jobs={"a": Job("once")}, deaths=[KILL])).broken() == {"at_most_once_repeats": 1}
+
+
+FREEZE = Death("freeze", 10.0, 1, 12.0, frozenset({"p1"}))
+
+
+def test_what_a_frozen_run_had_finished_a_moment_before_may_be_repeated_and_no_more():
+    late = check(history(("a", "p1", 9.8), ("a", "p2", 11.5), deaths=[FREEZE]))
+    assert (late.broken(), late.unsettled_at_takeover) == ({}, 1)
+    assert check(history(("a", "p1", 8.0), ("a", "p2", 11.5), deaths=[FREEZE])).broken() == {"unexplained": 1}
+
+
+def test_a_frozen_run_may_end_what_it_was_in_the_middle_of_and_begin_nothing():
+    assert check(history(("a", "p2", 11.5), ("a", "p1", 12.1), deaths=[FREEZE])).broken() == {}
+    jobs, rows = {"a": Job("mark"), "b": Job("mark")}, {"a": Row("done", 1), "b": Row("done", 1)}
+    assert check(history(("a", "p1", 12.1), ("b", "p1", 12.2), jobs=jobs, rows=rows, deaths=[FREEZE])).broken() == {"after_takeover": 1}
+
+
+def test_a_job_that_begins_again_before_it_ended_overlaps_itself():
+    starts = [("a", "p1", 1.0), ("a", "p2", 1.5)]
+    made = history(("a", "p1", 2.0), starts=starts, rows={"a": Row("done", 2)})
+    assert check(made).broken() == {"overlap": 1}
+    assert check(history(("a", "p1", 1.4), starts=starts, rows={"a": Row("done", 2)})).overlap == 0
+
+
+def test_a_start_that_nobody_charged_is_charged_wrongly():
+    starts = [("a", "p1", 1.0), ("a", "p2", 11.0)]
+    assert check(history(("a", "p2", 11.1), starts=starts, rows={"a": Row("done", 1)})).broken() == {"charged_wrongly": 1}
+    assert check(history(("a", "p2", 11.1), starts=starts, rows={"a": Row("done", 1, 1)})).broken() == {}
+    assert check(history(("a", "p2", 11.1), starts=starts, deaths=[FREEZE])).broken() == {}
+
+
+def test_more_crashes_charged_at_a_recovery_than_jobs_were_in_flight_are_charged_wrongly():
+    assert check(history(("a", "p1", 1.0), crashes_charged=[(1, 1), (3, 2)])).broken() == {"charged_wrongly": 1}
