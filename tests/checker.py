@@ -40,7 +40,13 @@ class Death(NamedTuple):
     at: float
     most: int = 1
     until: float | None = None
-    processes: frozenset[str] = frozenset()  # of a frozen run: its workers, and the connections they had
+    processes: frozenset[str] = frozenset()  # who died or froze, and the connections they had; empty: every process of the run
+
+    def may_explain(self, event: Event) -> bool:
+        """Whether this may be what an effect's repeat is due to: the first such death is."""
+        if self.until is None and self.processes:
+            return event.process in self.processes
+        return (self.until or self.at) + SLACK >= event.at
 
 
 class Row(NamedTuple):
@@ -90,6 +96,7 @@ class Verdict:
     charged_wrongly: int = 0  # begun more often than charged; or more crashes charged at a recovery than jobs were in flight
     uncharged_starts: int = 0
     by_death: dict[str, int] = field(default_factory=dict)  # repeats, by what they are due to
+    remarks: list[str] = field(default_factory=list)  # what to look at when a figure is not 0
 
     BROKEN = ("lost", "stuck", "unexpected", "unexplained", "beyond_in_flight", "after_takeover", "overlap", "at_most_once_repeats", "charged_wrongly")
 
@@ -127,10 +134,15 @@ def _explain(history: History, seen: dict[str, list[Event]], verdict: Verdict) -
         last[event.process] = event
     deaths = sorted(history.deaths, key=lambda one: one.at)
     blamed: Counter[int] = Counter()
+    which: dict[int, list[str]] = defaultdict(list)
     for events in seen.values():
         for first, second in pairwise(events):
-            position = next((number for number, death in enumerate(deaths) if (death.until or death.at) + SLACK >= first.at), None)
+            position = next((number for number, death in enumerate(deaths) if death.may_explain(first)), None)
             death = deaths[position] if position is not None else None
+            said = f"{first.key} by {first.process} at {first.at:.4f}, again by {second.process} at {second.at:.4f}"
+            unexplained = verdict.unexplained
+            if position is not None:
+                which[position].append(said)
             if death is None or position is None:
                 verdict.unexplained += 1
             elif death.until is None:
@@ -148,9 +160,13 @@ def _explain(history: History, seen: dict[str, list[Event]], verdict: Verdict) -
                 verdict.unexplained += not in_the_middle and first.at < death.at - UNSETTLED
             else:
                 verdict.unexplained += 1
+            if verdict.unexplained > unexplained:
+                verdict.remarks.append(f"unexplained: {said}; {death}")
     for position, number in blamed.items():
         verdict.by_death[deaths[position].kind] = verdict.by_death.get(deaths[position].kind, 0) + number
         verdict.beyond_in_flight += max(0, number - deaths[position].most)
+        if number > deaths[position].most:
+            verdict.remarks.append(f"beyond in flight: {deaths[position]}: {'; '.join(which[position])}")
     for death in deaths:
         if death.until is not None:
             woken = sum(1 for event in history.effects if event.process in death.processes and death.until - SLACK <= event.at <= death.until + 5)
@@ -178,7 +194,9 @@ def _look_at_charges(history: History, verdict: Verdict) -> None:
         row = history.rows.get(key)
         if row is not None and row.state != "cancelled":
             verdict.uncharged_starts += max(0, times - row.attempts - row.crashes - (row.state == "held"))
-    verdict.charged_wrongly = verdict.uncharged_starts + sum(max(0, charged - most) for charged, most in history.crashes_charged)
+    given_up = [key for key, row in history.rows.items() if row.state == "dead" and (row.reason, row.crashes) != ("crash-loop", 3)]
+    verdict.remarks += [f"dead: {key} {history.rows[key]}" for key in given_up]
+    verdict.charged_wrongly = len(given_up) + verdict.uncharged_starts + sum(max(0, charged - most) for charged, most in history.crashes_charged)
 
 
 def _frozen(history: History) -> frozenset[str]:

@@ -437,6 +437,7 @@ class HttpSink:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1" if keep_alive else "HTTP/1.0"
+            disable_nagle_algorithm = True  # head and body go in two writes: the second would wait 40 ms for an answer to the first
 
             def do_any(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -27,7 +27,12 @@ def test_an_accepted_job_without_effect_or_row_is_lost(rows):
 
 @pytest.mark.parametrize("state", ["held", "dead", "cancelled"])
 def test_a_job_that_says_why_it_did_not_go_is_not_lost(state):
-    assert check(history(rows={"a": Row(state)})).broken() == {}
+    assert check(history(rows={"a": Row(state, 0, 3, "crash-loop")})).broken() == {}
+
+
+def test_a_job_that_is_dead_of_anything_but_three_deaths_was_charged_wrongly():
+    assert check(history(rows={"a": Row("dead", 0, 2, "crash-loop")})).broken() == {"charged_wrongly": 1}
+    assert check(history(rows={"a": Row("dead", 5, 0, "max-attempts")})).broken() == {"charged_wrongly": 1}
 
 
 def test_a_job_whose_commit_was_never_answered_may_be_there_or_not():
@@ -75,6 +80,12 @@ def test_more_repeats_than_were_in_flight_are_named_also_where_each_alone_is_exp
 
 def test_a_repeat_of_an_at_most_once_job_is_named_also_where_a_death_explains_it():
     assert check(history(("a", "p1", 9.9), ("a", "p2", 11.0), jobs={"a": Job("once")}, deaths=[KILL])).broken() == {"at_most_once_repeats": 1}
+
+
+def test_the_death_of_one_worker_explains_nothing_that_another_did():
+    death = Death("kill-worker", 10.0, 1, None, frozenset({"p1"}))
+    assert check(history(("a", "p1", 9.9), ("a", "p2", 11.0), deaths=[death])).broken() == {}
+    assert check(history(("a", "p3", 9.9), ("a", "p2", 11.0), deaths=[death])).broken() == {"unexplained": 1}
 
 
 FREEZE = Death("freeze", 10.0, 1, 12.0, frozenset({"p1"}))

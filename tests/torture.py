@@ -155,6 +155,7 @@ class Lane:
         self.down = threading.Event()  # the server is away on purpose
         self.over = threading.Event()
         self.died_at: float | None = None
+        self.nemesis = ""
         self.threads = [threading.Thread(target=self._read_pipe, args=(site,), daemon=True) for site in self.hosts.values()]
         self.threads += [threading.Thread(target=self._produce, args=(isolation, random.Random(f"{arguments.seed} {isolation}")), daemon=True) for isolation in ("REPEATABLE READ", "READ COMMITTED")]
         for thread in self.threads:
@@ -282,7 +283,7 @@ class Lane:
         target, limit = self.progress() + self.chance.randrange(most), time.monotonic() + 30
         while self.progress() < target and run.poll() is None and time.monotonic() < limit:
             time.sleep(0.0005)
-        time.sleep(self.chance.random() * 0.006)
+        time.sleep(self.chance.random() * 0.02)  # longer than any job takes: else most kills would follow close on an effect
 
     def ended(self, run: subprocess.Popen, code: int | None = None) -> None:
         """It has ended; a run that was not killed must have said nothing, unless `code` says that it had reason to."""
@@ -291,7 +292,7 @@ class Lane:
             self.figures.spoke += 1
             print(f"spoke ({run.returncode}): {out!r} {err!r}", file=sys.stderr)
 
-    def killed(self, run: subprocess.Popen, kind: str, most: int | None = None) -> None:
+    def killed(self, run: subprocess.Popen) -> None:
         """Kill -9 it, note the death."""
         alive = run.poll() is None
         run.kill()
@@ -299,7 +300,7 @@ class Lane:
         if alive:
             self.figures.killed_runs += 1
             self.died_at = time.monotonic()
-            self.history.deaths.append(Death(kind, self.died_at, self.workers if most is None else most))
+            self.history.deaths.append(Death(self.nemesis, self.died_at, self.workers))
 
     def workers_of(self, run: subprocess.Popen) -> list[int]:
         try:
@@ -311,26 +312,26 @@ class Lane:
         """One nemesis, once."""
         able = {name: weight for name, (weight, where) in NEMESES.items() if where == "both" or self.server is not None}
         name = only or self.chance.choices(list(able), list(able.values()))[0]
+        self.nemesis = name
         getattr(self, name.replace("-", "_"))()
         self.figures.kills[name] = self.figures.kills.get(name, 0) + 1
 
     def kill_run(self) -> None:
         run = self.start()
         self.work(run)
-        self.killed(run, "kill-run")
+        self.killed(run)
 
     def kill_worker(self) -> None:
         """A worker, then, once a new one may be at work, its run."""
         run = self.start()
         self.work(run)
         for pid in self.workers_of(run)[:1]:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-            self.history.deaths.append(Death("kill-worker", time.monotonic(), 1))
+            self._signal(pid, signal.SIGSTOP)
+            names = self._names([pid])
+            self._signal(pid, signal.SIGKILL)
+            self.history.deaths.append(Death("kill-worker", time.monotonic(), 1, None, frozenset(names)))
         self.work(run, 6)
-        self.killed(run, "kill-run")
+        self.killed(run)
 
     def term(self) -> None:
         run = self.start()
@@ -346,7 +347,7 @@ class Lane:
         if run.poll() is None:
             run.terminate()
             time.sleep(self.chance.random() * 0.03)
-        self.killed(run, "term-kill")
+        self.killed(run)
 
     def stop(self) -> None:
         """Stopped for a moment, then killed."""
@@ -357,13 +358,13 @@ class Lane:
             time.sleep(0.05)
             run.send_signal(signal.SIGCONT)
         self.work(run, 4)
-        self.killed(run, "kill-run")
+        self.killed(run)
 
     def twin(self) -> None:
         """Cron starts two; one of them works."""
         run, other = self.start(), self.start()
         self.work(run)
-        self.killed(run, "kill-run")
+        self.killed(run)
         other.terminate()
         self.ended(other)
 
@@ -372,13 +373,13 @@ class Lane:
         wrong = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": self.chance.choice(["-1d", "+1d"]), "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DISABLE_SHM": "1"}
         run = self.start(environment=wrong if FAKETIME else {})
         self.work(run)
-        self.killed(run, "kill-run")
+        self.killed(run)
 
     def full_disk(self) -> None:
         """No file may grow: journal and log fail, lock and sockets go on."""
         run = self.start(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)))
         self.work(run)
-        self.killed(run, "kill-run")
+        self.killed(run)
 
     def freeze(self) -> None:
         """Host a is frozen, workers and all, past its lease; host b takes over; a wakes up in the middle of b's work and must do no harm."""
@@ -560,6 +561,7 @@ def torture(arguments: argparse.Namespace) -> Figures:
             command = [
                 sys.executable, "-m", "tests.torture", "--lanes", "1", "--kills", str(-(-arguments.kills // arguments.lanes)), "--seed", str(arguments.seed + number),
                 "--database", arguments.database, "--workers", str(arguments.workers), "--json", str(path), "--seconds", str(arguments.seconds),
+                *(["--each", *arguments.each] if arguments.each else []),
             ]  # fmt: skip
             started.append((subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL), path))
         figures: Figures | None = None
@@ -604,7 +606,7 @@ def main() -> int:
         print("INVALID: it could not be drained", file=sys.stderr)
         return 2
     if figures.broken():
-        print(f"BROKEN: {figures.broken()}", file=sys.stderr)
+        print(f"BROKEN: {figures.broken()}", *figures.verdict.remarks[:20], sep="\n", file=sys.stderr)
         return 1
     return 0
 
