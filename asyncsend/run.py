@@ -341,10 +341,11 @@ class _Minute:
     def close(self) -> None:
         self._dismiss()
         self.report.seconds = self.budget.clock() - self.budget.started
-        if not self.holding.end(self.report.stopped, self.lock.held_count(), pruned=self.pruned):
+        self._save(self.report.stopped)  # before the status row: only where that still has an owner does the next run look for unended history
+        if not self.holding.end(self.report.stopped, self.lock.held_count(), pruned=self.pruned) and self.report.stopped != "lease-lost":
             self.report.stopped = "lease-lost"
+            self._save(self.report.stopped)
         if self.row is not None:
-            self.store.save_run(self.row, self.report.counts, self.report.stopped)
             self.log.event("run-stopped", generation=self.report.generation, stopped=self.report.stopped, seconds=self.report.seconds, **self.report.counts)
 
     def _dismiss(self) -> None:
@@ -358,10 +359,13 @@ class _Minute:
     # what the steps share
     def _beat(self) -> None:
         if self.holding.beat_if_due():
-            if self.row is not None:
-                self.store.save_run(self.row, self.report.counts, None)
+            self._save(None)
             if self.workers:
                 self.workers.allow_until(self.holding.valid_until)
+
+    def _save(self, stopped: str | None) -> None:
+        if self.row is not None:
+            self.store.save_run(self.row, self.report.counts, stopped)
 
     def _busy(self) -> bool:
         return bool(self.unsettled) or bool(self.workers and self.workers.waiting)
