@@ -35,18 +35,18 @@ class Journal:
             os.close(self.descriptor)
             raise OSError(errno.EINVAL, "the journal is not a regular file")
 
-    def started(self, job_id: int, token: str) -> None:
-        """Note that the execution begins. OSError if the disk refuses."""
-        self._append(f"S {job_id} {token}")
+    def started(self, job_id: int, token: str, session: str = "") -> None:
+        """Note that the execution begins, and in which session (deathsig.py). OSError if the disk refuses."""
+        self._append(f"S {job_id} {token} {session}")
 
     def finished(self, job_id: int, token: str, outcome: Outcome) -> None:
         """Note how it ended. OSError if the disk refuses."""
         self._append(f"D {job_id} {token} {json.dumps(outcome.as_dict(), separators=(',', ':'))}")
 
-    def read(self) -> tuple[dict[Claim, Outcome], set[Claim]]:
-        """What was finished, with its outcome, and all that was started."""
+    def read(self) -> tuple[dict[Claim, Outcome], dict[Claim, str]]:
+        """What was finished, with its outcome, and all that was started, with its session."""
         finished: dict[Claim, Outcome] = {}
-        started: set[Claim] = set()
+        started: dict[Claim, str] = {}
         with open(os.dup(self.descriptor), "rb") as file:
             file.seek(0)
             while line := file.readline(_LONGEST_LINE):
@@ -55,11 +55,11 @@ class Journal:
                     continue
                 kind, _, rest = body.partition(" ")
                 try:
-                    job_id, token, *outcome = rest.split(" ", 2)
+                    job_id, token, *more = rest.split(" ", 2)
                     if kind == "S":
-                        started.add((int(job_id), token))
+                        started[int(job_id), token] = more[0] if more else ""
                     elif kind == "D":
-                        finished[int(job_id), token] = Outcome.from_dict(json.loads(outcome[0]))
+                        finished[int(job_id), token] = Outcome.from_dict(json.loads(more[0]))
                 except (ValueError, TypeError, KeyError, IndexError):
                     continue  # a line of a later version, or not ours: what it stood for is repeated at worst
         return finished, started

@@ -157,7 +157,8 @@ class _Minute:
         if not self.holding.seen.running_jobs and not self._journal_has_lines():
             return
         self._open_journal()
-        finished, started = self.journal.read() if self.journal else ({}, set())
+        self._end_survivors()
+        finished, started = self.journal.read() if self.journal else ({}, {})
         replayed = [Settlement(job_id, token, outcome) for (job_id, token), outcome in finished.items()]
         for start in range(0, len(replayed), SETTLE_JOBS):
             group = replayed[start : start + SETTLE_JOBS]
@@ -168,7 +169,16 @@ class _Minute:
         if self.journal:
             self.journal.clear()
 
-    def _rescue(self, started: set[tuple[int, str]]) -> None:
+    def _end_survivors(self) -> None:
+        """The kernel killed the dead run's workers, but not what their tasks had started: that must not overlap the repeat."""
+        from asyncsend.deathsig import end_session
+
+        sessions = set(self.journal.read()[1].values()) if self.journal else set()
+        left = [pid for session in sessions for pid in end_session(session)]
+        if left:
+            self.log.event("orphans-killed", pids=",".join(map(str, left)))
+
+    def _rescue(self, started: dict[tuple[int, str], str]) -> None:
         from asyncsend.execute import after_crash
 
         # To the end, also when asked to stop: the journal is cleared after this, and with it who had been started.

@@ -4,7 +4,7 @@ Workers: the child processes that execute jobs, and the watch over them.
 A worker takes one job after another from its socket, notes start and result in the journal itself, and says the outcome.
 It is forked from the run, so it costs milliseconds; a job that hangs, exits, crashes or forks harms its worker only, which
 is then replaced. When the run dies, the kernel kills its workers and their commands (deathsig.py), so that a repeat does not
-overlap the original; a process that a task started by itself is beyond that (docs/promises.md).
+overlap the original; what a task started by itself, the next run ends first, unless it left its session (docs/promises.md).
 
     run ── jobs, a window at a time ──▶ worker ── S, D ──▶ journal
         ◀── outcomes, one by one ─────
@@ -445,14 +445,14 @@ class Workers:
         self.without_modules = True
         self.log.event("worker-died", pid=worker.pid, reason="importing ASYNCSEND_TASKS", ending=worker.killed_for or _ending(code))
 
-    def _journalled(self) -> tuple[dict[tuple[int, str], Outcome], set[tuple[int, str]]]:
+    def _journalled(self) -> tuple[dict[tuple[int, str], Outcome], dict[tuple[int, str], str]]:
         if self.journal is None:
-            return {}, set()
+            return {}, {}
         try:
             return self.journal.read()
         except OSError:
             self.journal_broken = True
-            return {}, set()
+            return {}, {}
 
     def _unregister(self, channel: Any) -> None:
         with contextlib.suppress(KeyError, ValueError):

@@ -26,7 +26,7 @@ from typing import NamedTuple
 class Point(NamedTuple):
     """Where somebody dies. A run's own points count in the run, the others in its workers."""
 
-    dies: str  # run | worker | all | ancestors: the run and the worker of the process that passes, which lives on
+    dies: str  # run | worker | all | ancestors: the run and with it the worker; the command that passes lives on
     when: str  # before | after | torn: in the middle of the one write(2) inside
     where: str  # module:attribute, or nothing: a task of the test says reached()
     matching: str = ""  # a regular expression one argument must match: the statement, the journal's line
@@ -84,6 +84,7 @@ class Death:
     def __init__(self, name: str, passage: int) -> None:
         self.name, self.point, self.passage = name, POINTS[name], passage
         self.run = os.getpid()
+        self.worker = 0  # of the command that passes
         self.passed = mmap.mmap(-1, 1)
         atexit.register(self.complain)
 
@@ -92,14 +93,16 @@ class Death:
         if (os.getpid() == self.run) != (self.point.dies == "run"):
             return False
         self.passed[0] += 1
+        self.worker = os.getppid()
         return self.passed[0] == self.passage
 
     def die(self) -> None:
-        parent = os.getppid()
         if self.point.dies in ("all", "ancestors"):
             os.kill(self.run, signal.SIGKILL)
-        os.kill(parent if self.point.dies == "ancestors" else os.getpid(), signal.SIGKILL)
-        while os.getppid() == parent:
+        if self.point.dies != "ancestors":
+            os.kill(os.getpid(), signal.SIGKILL)
+        # The worker dies with the run, by the kernel; all that is left to do is to outlive it.
+        while os.getppid() == self.worker:
             time.sleep(0.001)
 
     def complain(self) -> None:
@@ -127,7 +130,7 @@ class Death:
                 write = os.write
                 os.write = lambda descriptor, record: (write(descriptor, record[: len(record) // 2]), self.die())
             answer = function(*arguments, **options)
-            if now:
+            if now and self.point.when != "before":
                 self.die()
             return answer
 

@@ -1,13 +1,16 @@
 """A run dies at each point there is; the next one, at once and with nothing mended, makes good exactly what that point means."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
-from parts import ROOT, Site, SmtpSink, made_store
+from parts import ROOT, Site, SmtpSink, eventually, made_store
 
 from asyncsend.job import NewJob
 
@@ -33,7 +36,6 @@ def once(key):
 KINDS = {"m": "mark", "o": "once", "e": "email"}
 # Point, passage, order of the kinds, and what differs from: each job done with one effect, one attempt charged, no crash.
 #   twice: one more effect   crash: charged one   again: an attempt more   held: in doubt, after its effect   unrun: held, and no effect
-BOTH, ONLY_MYSQL = ("sqlite", "mysql"), ("mysql",)
 TABLE = [
     # the run, on its way to the first job
     ("before the lock", 1, "moe", ""),
@@ -100,6 +102,13 @@ TABLE = [
 SECOND = ["the status row is taken", "a result is replayed", "replayed, not rescued", "before the COMMIT", "rescued, the journal not cleared", "the journal is cleared"]
 
 
+def crashed(site: Site, point: str, passage: int, command: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "crash_at.py"), point, str(passage), command],
+        env=site.environment, capture_output=True, text=True, cwd="/", timeout=60, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
 class Stage:
     """One database, one home and one mail server; what a case left is swept before the next."""
 
@@ -120,10 +129,7 @@ class Stage:
         self.store.insert([NewJob(KINDS[key[0]], json.dumps({name: value or key for name, value in payloads[key[0]].items()}), key) for key in keys])
 
     def crash(self, point: str, passage: int) -> None:
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "tests" / "crash_at.py"), point, str(passage), "run"],
-            env=self.site.environment, capture_output=True, text=True, cwd="/", timeout=60, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        done = crashed(self.site, point, passage, "run")
         assert (done.returncode, done.stdout, done.stderr) == (0 if "worker only" in point else -9, "", "")
 
     def effects(self) -> Counter:
@@ -187,3 +193,114 @@ def test_a_recovery_that_dies_itself_is_made_good_by_the_next(stage, point):
     stage.crash(point, 1)
     stage.site.quiet("run")
     stage.check("e1 twice crash")
+
+
+@pytest.mark.parametrize("statement", range(1, 8))
+def test_init_killed_between_two_statements_is_finished_by_the_next_init(tmp_path, url, statement):
+    site = Site(tmp_path / "home", url)
+    done = crashed(site, "a statement of a migration is done", statement, "init")
+    assert done.returncode == -9
+    if statement < 7:  # the seventh writes the version
+        assert "asyncsend init" in site("run", code=78).stderr
+    site("init")
+    site.insert("email", '{"to":"ann@example.com","subject":"Hi","text":"Hello"}')
+    site.quiet("run")
+    assert site.rows("state") == [("done",)]
+
+
+# ── nobody overlaps with his own repeat ──────────────────────────────────────────────────────────────────────────────
+
+PROGRAM = """
+import os, subprocess
+from asyncsend import task, Backoff
+here = os.path.dirname(os.path.abspath(__file__))
+
+def living(pid):
+    try:
+        return open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+@task(max_attempts=5, backoff=Backoff(base=0, cap=0))
+def program(kill):
+    if os.path.exists(f"{here}/pid"):
+        open(f"{here}/seen", "a").write("overlap " if living(open(f"{here}/pid").read()) else "alone ")
+        return
+    process = subprocess.Popen(["sleep", "60"], **({"process_group": 0} if kill == "group" else {}))
+    open(f"{here}/pid.new", "w").write(str(process.pid))
+    os.rename(f"{here}/pid.new", f"{here}/pid")
+    if kill == "worker":
+        os.kill(os.getpid(), 9)
+    process.wait()
+"""
+
+
+@pytest.fixture
+def program(lite):
+    lite.tasks(PROGRAM)
+    yield lite
+    pid = lite.home / "pid"
+    if pid.exists():
+        try:
+            os.kill(int(pid.read_text()), signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+@pytest.mark.parametrize("kill", ["run", "group"])
+def test_a_program_that_a_task_started_is_dead_before_the_job_of_a_killed_run_is_repeated(program, kill):
+    program.insert("program", json.dumps({"kill": kill}))
+    run = program.start("run")
+    pid = int(eventually(lambda: (program.home / "pid").exists() and (program.home / "pid").read_text(), what="the program"))
+    run.kill()
+    run.communicate(timeout=60)
+    assert Path(f"/proc/{pid}").exists(), "else this test shows nothing"
+    program.quiet("run")
+    assert (program.home / "seen").read_text() == "alone "
+    assert "event=orphans-killed" in program.log()
+    assert program.rows("state, crashes") == [("done", 1)]
+
+
+def test_a_program_that_a_task_started_is_dead_before_the_job_of_a_killed_worker_is_repeated(program):
+    program.insert("program", '{"kill":"worker"}')
+    program.quiet("run")
+    program.quiet("run")
+    assert (program.home / "seen").read_text() == "alone "
+    assert program.rows("state, attempts") == [("done", 2)]
+
+
+def test_a_session_is_ended_only_where_it_is_the_same_one(tmp_path):
+    from asyncsend import deathsig
+
+    sleeper = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    try:
+        stat = Path(f"/proc/{sleeper.pid}/stat").read_text().rpartition(")")[2].split()
+        mine = deathsig.session_name().split(".", 2)[2]
+        for name in ("", "x", f"{sleeper.pid}", f"{sleeper.pid}.{int(stat[19]) - 1}.{mine}", f"{sleeper.pid}.{stat[19]}.00000000.1", f"x.{stat[19]}.{mine}"):
+            assert deathsig.end_session(name) == []
+        assert sleeper.poll() is None
+        assert deathsig.end_session(f"{sleeper.pid}.{stat[19]}.{mine}") == [sleeper.pid]
+        assert sleeper.wait(20) == -signal.SIGKILL
+    finally:
+        sleeper.kill()
+        sleeper.wait(20)
+
+
+def processes_naming(home: Path) -> list[str]:
+    """Those that were started with this home in their environment or among their arguments."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                found += [entry.name] if str(home).encode() in (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes() else []
+            except OSError:
+                continue
+    return found
+
+
+def test_a_command_whose_worker_dies_while_it_is_started_never_starts(lite):
+    lite.environment["ASYNCSEND_COMMAND_TOUCH"] = f"/usr/bin/touch {lite.home}/touched"
+    lite.insert("command.touch")
+    assert crashed(lite, "the command is forked, not yet bound to us", 1, "run").returncode == -9
+    eventually(lambda: not processes_naming(lite.home), what="the end of the processes")
+    assert not (lite.home / "touched").exists()
