@@ -1,10 +1,15 @@
-"""Linux's way to let children die with their parent, and to find those that outlived theirs (prctl(2), proc(5))."""
+"""Linux's way to let children die with their parent, and to find those that ran away from theirs (prctl(2))."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -28,45 +33,10 @@ def adopt_orphans() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def born(pid: int) -> int | None:
-    """When a process started, in the kernel's ticks since boot; None if it is gone, or there is no /proc."""
-    found = _stat(pid)
-    return int(found[19]) if found else None
-
-
 def children() -> list[int]:
     """The pids of our children, by /proc; empty where there is none."""
-    me = os.getpid()
-    return [pid for pid, found in _processes() if int(found[1]) == me]
-
-
-def end_session(leader: int, started: int) -> list[int]:
-    """SIGKILL what is left of the session that a process founded which started then, be it gone itself; the pids."""
-    killed: list[int] = []
-    for pid, found in _processes():
-        # A pid given away again leads no session of the same number before the last member of the old one is gone (setsid(2)).
-        if found[0] != b"Z" and int(found[3]) == leader and int(found[19]) >= started and born(leader) in (None, started):
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
-    return killed
-
-
-def _processes() -> list[tuple[int, list[bytes]]]:
-    try:
-        pids = [int(entry) for entry in os.listdir("/proc") if entry.isdecimal()]
-    except OSError:
-        return []
-    return [(pid, found) for pid in pids if (found := _stat(pid))]
-
-
-def _stat(pid: int) -> list[bytes] | None:
-    """proc_pid_stat(5) from its third field on; the second, the name, may hold anything."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split() or None
-    except OSError:
-        return None
+    me = str(os.getpid())
+    return [pid for pid, stat in _processes() if stat[1] == me]
 
 
 def kill_children(spare: set[int]) -> list[int]:
@@ -83,3 +53,60 @@ def kill_children(spare: set[int]) -> list[int]:
             with contextlib.suppress(OSError):
                 os.waitpid(pid, 0)
     return killed
+
+
+def session_name() -> str:
+    """A name for the session this process leads, by which a later run can end what is left of it; empty without /proc."""
+    pid = os.getpid()
+    stat = _stat(pid)
+    return f"{pid}.{stat[19]}.{_where()}" if stat else ""
+
+
+def end_session(name: str, patience: float = 2.0) -> list[int]:
+    """
+    SIGKILL what is left of the session of this name, the leader included, and return when it is gone; the pids.
+
+    A number that was given to another process since, another boot and another container are no business of ours.
+    """
+    leader, _, rest = name.partition(".")
+    born, _, where = rest.partition(".")
+    if not leader.isdecimal() or not where or where != _where():
+        return []
+    killed: set[int] = set()
+    limit = time.monotonic() + patience  # what hangs in the kernel dies when it comes out, and does nothing before
+    while time.monotonic() < limit:
+        now = _stat(int(leader))
+        left = [pid for pid, stat in _processes() if stat[3] == leader and stat[0] not in "ZX"]
+        if not left or (now and now[19] != born):
+            break
+        for pid in left:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+        time.sleep(0.002)
+    return sorted(killed)
+
+
+def _where() -> str:
+    """This boot and this pid namespace: within them a pid and its start mean one process."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return f"{file.read(8)}.{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return ""
+
+
+def _processes() -> Iterator[tuple[int, list[str]]]:
+    with contextlib.suppress(OSError):
+        for entry in os.listdir("/proc"):
+            if entry.isdecimal() and (stat := _stat(int(entry))):
+                yield int(entry), stat
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of proc_pid_stat(5) from the third on: [0] state, [1] parent, [3] session, [19] start; none if there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].decode("ascii").split()  # the name may hold anything
+    except OSError:
+        return []

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Claim = tuple[int, str]  # job id, token
-Process = tuple[int, int]  # pid, and when it started, in the kernel's ticks since boot: together they never name another process
 
 _LONGEST_LINE = 1024 * 1024
 
@@ -36,18 +35,18 @@ class Journal:
             os.close(self.descriptor)
             raise OSError(errno.EINVAL, "the journal is not a regular file")
 
-    def started(self, job_id: int, token: str, worker: Process) -> None:
-        """Note that the execution begins, and in which process. OSError if the disk refuses."""
-        self._append(f"S {job_id} {token} {worker[0]} {worker[1]}")
+    def started(self, job_id: int, token: str, session: str = "") -> None:
+        """Note that the execution begins, and in which session (deathsig.py). OSError if the disk refuses."""
+        self._append(f"S {job_id} {token} {session}")
 
     def finished(self, job_id: int, token: str, outcome: Outcome) -> None:
         """Note how it ended. OSError if the disk refuses."""
         self._append(f"D {job_id} {token} {json.dumps(outcome.as_dict(), separators=(',', ':'))}")
 
-    def read(self) -> tuple[dict[Claim, Outcome], dict[Claim, Process]]:
-        """What was finished, with its outcome, and all that was started, with its worker."""
+    def read(self) -> tuple[dict[Claim, Outcome], dict[Claim, str]]:
+        """What was finished, with its outcome, and all that was started, with its session."""
         finished: dict[Claim, Outcome] = {}
-        started: dict[Claim, Process] = {}
+        started: dict[Claim, str] = {}
         with open(os.dup(self.descriptor), "rb") as file:
             file.seek(0)
             while line := file.readline(_LONGEST_LINE):
@@ -56,12 +55,11 @@ class Journal:
                     continue
                 kind, _, rest = body.partition(" ")
                 try:
-                    job_id, token, more = rest.split(" ", 2)
+                    job_id, token, *more = rest.split(" ", 2)
                     if kind == "S":
-                        pid, born = more.split(" ")
-                        started[int(job_id), token] = (int(pid), int(born))
+                        started[int(job_id), token] = more[0] if more else ""
                     elif kind == "D":
-                        finished[int(job_id), token] = Outcome.from_dict(json.loads(more))
+                        finished[int(job_id), token] = Outcome.from_dict(json.loads(more[0]))
                 except (ValueError, TypeError, KeyError, IndexError):
                     continue  # a line of a later version, or not ours: what it stood for is repeated at worst
         return finished, started

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from asyncsend.config import Settings
     from asyncsend.job import Job, Outcome
-    from asyncsend.journal import Claim, Journal, Process
+    from asyncsend.journal import Claim, Journal
     from asyncsend.log import Log
     from asyncsend.status import Holding
     from asyncsend.store import Store
@@ -156,8 +156,8 @@ class _Minute:
         if not self.holding.seen.running_jobs and not self._journal_has_lines():
             return
         self._open_journal()
+        self._end_survivors()
         finished, started = self.journal.read() if self.journal else ({}, {})
-        self._end_survivors({worker for claim, worker in started.items() if claim not in finished})
         replayed = [Settlement(job_id, token, outcome) for (job_id, token), outcome in finished.items()]
         for start in range(0, len(replayed), SETTLE_JOBS):
             group = replayed[start : start + SETTLE_JOBS]
@@ -168,14 +168,14 @@ class _Minute:
         if self.journal:
             self.journal.clear()
 
-    def _end_survivors(self, workers: set[Process]) -> None:
-        """A worker dies with its run; a process that its task started does not, and must not overlap the repeat of that job."""
-        from asyncsend import deathsig
+    def _end_survivors(self) -> None:
+        """The kernel killed the dead run's workers, but not what their tasks had started: that must not overlap the repeat."""
+        from asyncsend.deathsig import end_session
 
-        if self.holding.seen.host == os.uname().nodename:  # a home shared by hosts: those pids are of the other one
-            left = [pid for leader, born in workers for pid in deathsig.end_session(leader, born)]
-            if left:
-                self.log.event("orphans-killed", pids=",".join(map(str, left)))
+        sessions = set(self.journal.read()[1].values()) if self.journal else set()
+        left = [pid for session in sessions for pid in end_session(session)]
+        if left:
+            self.log.event("orphans-killed", pids=",".join(map(str, left)))
 
     def _rescue(self, started: Container[Claim]) -> None:
         from asyncsend.execute import after_crash
@@ -350,10 +350,11 @@ class _Minute:
     def close(self) -> None:
         self._dismiss()
         self.report.seconds = self.budget.clock() - self.budget.started
-        if not self.holding.end(self.report.stopped, self.lock.held_count(), pruned=self.pruned):
+        self._save(self.report.stopped)  # before the status row: only where that still has an owner does the next run look for unended history
+        if not self.holding.end(self.report.stopped, self.lock.held_count(), pruned=self.pruned) and self.report.stopped != "lease-lost":
             self.report.stopped = "lease-lost"
+            self._save(self.report.stopped)
         if self.row is not None:
-            self.store.save_run(self.row, self.report.counts, self.report.stopped)
             self.log.event("run-stopped", generation=self.report.generation, stopped=self.report.stopped, seconds=self.report.seconds, **self.report.counts)
 
     def _dismiss(self) -> None:
@@ -367,10 +368,13 @@ class _Minute:
     # what the steps share
     def _beat(self) -> None:
         if self.holding.beat_if_due():
-            if self.row is not None:
-                self.store.save_run(self.row, self.report.counts, None)
+            self._save(None)
             if self.workers:
                 self.workers.allow_until(self.holding.valid_until)
+
+    def _save(self, stopped: str | None) -> None:
+        if self.row is not None:
+            self.store.save_run(self.row, self.report.counts, stopped)
 
     def _busy(self) -> bool:
         return bool(self.unsettled) or bool(self.workers and self.workers.waiting)

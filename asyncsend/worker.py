@@ -29,7 +29,7 @@ class Child:
     def __init__(self, parent: Workers, jobs: socket.socket, output: int) -> None:
         self.parent, self.jobs, self.output = parent, jobs, output
         self.me = os.getpid()
-        self.process = (self.me, deathsig.born(self.me) or 0)
+        self.session = ""
 
     def work(self) -> None:
         """Execute until the run says no more; never returns."""
@@ -54,6 +54,7 @@ class Child:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run; it lets the current job finish
         os.setsid()  # a process group of our own, so that whatever a job starts can be ended with it
         deathsig.die_with_parent()
+        self.session = deathsig.session_name()
         self.parent.selector.close()
         for sibling in self.parent.workers:  # else it would not notice when the run goes
             sibling.jobs.close()
@@ -74,7 +75,7 @@ class Child:
         token = job.token or ""
         try:
             if journal is not None:
-                journal.started(job.id, token, self.process)
+                journal.started(job.id, token, self.session)
         except OSError:
             journal, self.parent.journal_broken = None, True
         if journal is None and job.started_at is None:

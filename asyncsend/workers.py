@@ -4,7 +4,7 @@ Workers: the child processes that execute jobs, and the watch over them.
 A worker takes one job after another from its socket, notes start and result in the journal itself, and says the outcome.
 It is forked from the run, so it costs milliseconds; a job that hangs, exits, crashes or forks harms its worker only, which
 is then replaced. When the run dies, the kernel kills its workers and their commands (deathsig.py), so that a repeat does not
-overlap the original; a process that a task started by itself is beyond that (docs/promises.md).
+overlap the original; what a task started by itself, the next run ends first, unless it left its session (docs/promises.md).
 
     run ── jobs, a window at a time ──▶ worker ── S, D ──▶ journal
         ◀── outcomes, one by one ─────
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from asyncsend.config import Settings
-    from asyncsend.journal import Claim, Journal, Process
+    from asyncsend.journal import Claim, Journal
     from asyncsend.log import Log
 
 WINDOW = 64  # jobs a worker may hold unexecuted: enough that no-op jobs never wait for the pipe
@@ -462,7 +462,7 @@ class Workers:
         self.without_modules = True
         self.log.event("worker-died", pid=worker.pid, reason="importing ASYNCSEND_TASKS", ending=worker.killed_for or _ending(code))
 
-    def _journalled(self) -> tuple[dict[Claim, Outcome], dict[Claim, Process]]:
+    def _journalled(self) -> tuple[dict[Claim, Outcome], dict[Claim, str]]:
         if self.journal is None:
             return {}, {}
         try:

@@ -1,6 +1,6 @@
 #!/bin/sh
 # The real parts of the tests, from Debian: a MariaDB server, Postfix's smtp-sink, PHP with MySQL, cron; faketime speeds
-# cron up. No service is started. Without root it says exactly what to install, and fails only where it matters (CI).
+# cron up, strace kills at a system call. No service is started. Without root it says exactly what to install, and fails only where it matters (CI).
 set -eu
 missing=
 need() { # need COMMAND PACKAGE...
@@ -15,6 +15,7 @@ php -m 2>/dev/null | grep -qi '^mysqli$' || missing="$missing php-mysql"
 php -m 2>/dev/null | grep -qi '^pdo_sqlite$' || missing="$missing php-sqlite3"
 need openssl openssl
 need unshare util-linux
+need strace strace
 [ -n "$(find /usr/lib -name libfaketimeMT.so.1 2>/dev/null | head -n 1)" ] || missing="$missing faketime"
 [ -n "$missing" ] || exit 0
 if ! command -v apt-get >/dev/null 2>&1; then

@@ -95,9 +95,6 @@ def once(name, seconds=0):
 '''
 
 
-NOBODY = (2**22 + 1, 1)  # a pid above the kernel's largest: a worker that is gone for sure
-
-
 @pytest.fixture
 def shop(site):
     site.tasks(TASKS)
@@ -386,9 +383,9 @@ def test_what_a_dead_run_finished_is_replayed_from_the_journal_and_not_repeated(
     store = shop.store()
     finished, started, _untouched = store.claim(["default"], 3, "ab" * 16, 1)
     journal = Journal(shop.settings().journal_path)
-    journal.started(finished.id, finished.token, NOBODY)
+    journal.started(finished.id, finished.token)
     journal.finished(finished.id, finished.token, Outcome("finish", State.DONE))
-    journal.started(started.id, started.token, NOBODY)
+    journal.started(started.id, started.token)
     os.write(journal.descriptor, b"00000000 D torn")
     journal.close()
     shop.quiet("run")
@@ -412,7 +409,7 @@ def test_a_run_that_is_asked_to_stop_at_once_still_charges_what_a_dead_run_had_s
     store = site.store()
     [started] = store.claim(["default"], 1, "ab" * 16, 1)
     journal = Journal(site.settings().journal_path)
-    journal.started(started.id, started.token, NOBODY)
+    journal.started(started.id, started.token)
     journal.close()
     budget = Budget(time.monotonic, 50)
     budget.stop_asked = "sigterm"
@@ -800,21 +797,3 @@ def convert():
     assert "event=orphans-killed" in lite.log()
     assert job(lite, "convert")[:2] == ("done", 1)
     assert left_over(lite) == []
-
-
-def test_a_session_that_was_founded_later_under_the_same_pid_is_nobody_s_orphan():
-    import subprocess
-
-    from asyncsend import deathsig
-
-    child = subprocess.Popen(["sleep", "300"], start_new_session=True)
-    try:
-        born = eventually(lambda: deathsig.born(child.pid))
-        assert deathsig.end_session(child.pid, born - 1) == []
-        assert deathsig.end_session(child.pid, born + 1) == []
-        assert child.poll() is None
-        assert deathsig.end_session(child.pid, born) == [child.pid]
-        assert child.wait(30) == -signal.SIGKILL
-    finally:
-        child.kill()
-        child.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shlex
 import signal
@@ -42,7 +43,7 @@ class Command:
                 stdin=subprocess.PIPE,
                 env=environment,
                 cwd=os.path.expanduser("~"),
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one thread, and the function only makes a system call
+                preexec_fn=functools.partial(_die_with_parent, os.getpid()),  # noqa: PLW1509 - one thread, and the function only makes a system call
             )
         except OSError as error:
             raise Retry(None, f"cannot start {self.argv[0]!r} ({error.strerror}): check ASYNCSEND_COMMAND_{self.name.upper()}", reason="cannot-start") from error
@@ -67,8 +68,10 @@ def _name(number: int) -> str:
         return f"signal {number}"
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     """In the new process: be killed when the worker dies, so that a repeat can never overlap what a dead run started."""
     from asyncsend.deathsig import die_with_parent
 
     die_with_parent()
+    if os.getppid() != parent:
+        os._exit(1)  # it died before the kernel knew of us
