@@ -39,6 +39,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 import pymysql  # noqa: E402
 from parts import _given_server, _installed_mariadb, made_store  # noqa: E402
 
+import asyncsend.deathsig  # noqa: E402
 import asyncsend.execute  # noqa: E402
 import asyncsend.journal  # noqa: E402
 import asyncsend.lock  # noqa: E402
@@ -52,7 +53,7 @@ from asyncsend import config  # noqa: E402
 from asyncsend.answers import Retry, Snooze, Unknown  # noqa: E402
 from asyncsend.backoff import Backoff  # noqa: E402
 from asyncsend.budget import Budget  # noqa: E402
-from asyncsend.errors import DatabaseUnreachable  # noqa: E402
+from asyncsend.errors import ConfigurationError, DatabaseUnreachable  # noqa: E402
 from asyncsend.execute import CRASH_LIMIT  # noqa: E402
 from asyncsend.job import NewJob, State  # noqa: E402
 from asyncsend.log import Log  # noqa: E402
@@ -101,6 +102,7 @@ class Actor:
     code: int | None = None  # of a worker that ended
     froze: bool = False  # since it last asked whether it may start
     in_transaction: bool = False
+    pending: list = field(default_factory=list)  # what its open transaction did
     session_lost: bool = False
     store: object = None
     holding: object = None  # of a run: its Holding
@@ -482,6 +484,7 @@ class SimChild(Child):
     def __init__(self, workers, wire, actor):
         self.parent = SimpleNamespace(may_start=workers.may_start, journal=workers.journal, journal_broken=workers.journal_broken, chance=workers.world.chance.random)
         self.me, self.wire, self.actor, self.world = os.getpid(), wire, actor, workers.world
+        self.process = (actor.pid, 0)
 
     def work(self):
         self._say({"policies": {name: policy.as_dict() for name, policy in POLICIES.items()}, "failed": {}})
@@ -587,7 +590,6 @@ class World:
         self.counts: Counter[str] = Counter()
         self.away_until = 0.0
         self.locked_by: Actor | None = None  # stopped in the middle of a transaction
-        self.pending: list = []  # what the open transaction did
         self.failure: BaseException | None = None
         self.hosts = [self._host("north"), self._host("south")]
         self.store = made_store(url, lambda: self.now)
@@ -719,6 +721,10 @@ class World:
             self.counts["replayed"] += report.counts.get("replayed", 0)
         except DatabaseUnreachable:
             self.counts["stopped away"] += 1
+        except ConfigurationError as error:
+            if "worker processes" not in str(error):
+                raise
+            self.counts["stopped workers-die"] += 1
 
     def open_store(self, actor: Actor):
         made = WatchedSQLite(self.url, "asyncsend_", lambda: self.now) if self.url.startswith("sqlite") else WatchedMySQL(self.url, "asyncsend_")
@@ -727,7 +733,7 @@ class World:
 
     def hire(self, run: Actor, wire: Wire, workers: SimWorkers) -> Actor:
         actor = self.start(f"{run.name}.{len(run.workers)}", lambda actor: SimChild(workers, wire, actor).work(), host=run.host, run=run)
-        actor.pid, wire.worker = next(self.pids), actor
+        actor.pid, wire.worker = next(self.pids), actor  # above every real pid
         self.by_pid[actor.pid] = actor
         run.workers.append(actor)
         return actor
@@ -780,8 +786,8 @@ class World:
                 self.locked_by = actor  # the server waits for it, and everybody else for the server
             else:
                 actor.store.roll_back()
-                self.pending.clear()
-                actor.in_transaction, actor.session_lost = False, True
+                self._over(actor)
+                actor.session_lost = True
 
     def kill(self, run: Actor, why: str) -> None:
         """The run dies, and with it its workers: the kernel sees to that."""
@@ -818,8 +824,7 @@ class World:
         if "SET state = 'running'" in sql and not actor.in_transaction and self.strikes("cancel-at-claim"):
             self.cancel(self.chance.choice(params["ids"]))
         if store._connection is not None and self.strikes("conflict"):
-            actor.in_transaction = actor.in_transaction and sql != "COMMIT" and False
-            self.pending.clear()
+            self._over(actor)
             store.conflict()
         store.tell_time(execute) if not getattr(store._connection, "conflict", None) else None
         result = execute(sql, params)
@@ -834,27 +839,30 @@ class World:
     def _lose(self, store, why: str):
         self.note(f"    {why}")
         store.roll_back()
-        store.actor.in_transaction = False
-        if self.locked_by is store.actor:
-            self.locked_by = None
-        self.pending.clear()
+        self._over(store.actor)
         raise ConnectionLost(f"2013: {why}")
+
+    def _over(self, actor: Actor) -> None:
+        """Its transaction is rolled back."""
+        actor.in_transaction = False
+        actor.pending.clear()
+        if self.locked_by is actor:
+            self.locked_by = None
 
     def _observe(self, actor: Actor, sql: str, params, result) -> None:
         """What a statement did, for the rules: at once, or when its transaction is committed."""
         if sql.startswith("BEGIN"):
             actor.in_transaction = True
-            self.pending.clear()
         elif sql in ("COMMIT", "ROLLBACK"):
-            actor.in_transaction = False
-            told, self.pending = self.pending, []
+            told = list(actor.pending)
+            self._over(actor)
             for tell in told if sql == "COMMIT" else ():
                 tell()
         elif result[1] > 0 and sql.startswith("UPDATE"):
             tell = self._meaning(actor, sql, params, result[1])
             if actor.in_transaction:
                 if tell:
-                    self.pending.append(tell)
+                    actor.pending.append(tell)
             elif tell:
                 tell()
 
@@ -1021,6 +1029,7 @@ def replaced(world: World):
         stack.enter_context(patch.object(asyncsend.status, "take", take))
         stack.enter_context(patch.object(asyncsend.status, "boot_clock", lambda: world.current.clock()))
         stack.enter_context(patch.object(asyncsend.execute, "execute", lambda job, tasks, chance: real_execute(job, tasks, chance, lambda: world.current.clock())))
+        stack.enter_context(patch.object(asyncsend.deathsig, "end_session", lambda _leader, _born: []))
         stack.enter_context(patch.object(asyncsend.workers, "_kill_group", world.kill_group))
         stack.enter_context(patch.object(asyncsend.workers, "Workers", SimWorkers))
         stack.enter_context(patch.object(asyncsend.journal, "Journal", SimJournal))
