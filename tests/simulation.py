@@ -584,6 +584,7 @@ class World:
         self.by_pid: dict[int, Actor] = {}
         self.pids, self.numbers = itertools.count(10**8), itertools.count(1)
         self.workers = self.chance.choice([1, 1, 2, 3])
+        self.max_time = self.chance.choice([50.0, 50.0, 50.0, 400.0])  # with the last a run outlives its first lease many times
         self.switching = self.chance.choice([0.05, 0.2, 0.5])
         self.nemeses = only if only is not None else {name: rate * self.chance.choice([0.5, 1, 3]) for name, rate in NEMESES.items() if self.chance.random() < 0.6}
         self.rules = Rules(self)
@@ -712,7 +713,7 @@ class World:
         return self.start(f"{host.name}-{next(self.numbers)}", self._run, host=host)
 
     def _run(self, actor: Actor) -> None:
-        actor.budget = Budget(actor.clock, 50.0)
+        actor.budget = Budget(actor.clock, self.max_time)
         store = actor.store = self.open_store(actor)
         try:
             report = asyncsend.run.run(store, actor.host.settings, Told(actor, self), actor.budget, workers=self.workers, chance=self.chance.random, clock=actor.clock)
@@ -945,7 +946,8 @@ class World:
             raise Killed
         chance = self.chance.random()
         if chance < 0.3:
-            self.sleep(0.02 if chance < 0.1 else self.chance.uniform(0.3, 5) if chance < 0.29 else self.chance.uniform(20, 100))
+            long = 0.29 if self.max_time == 50.0 else 0.15
+            self.sleep(0.02 if chance < 0.1 else self.chance.uniform(0.3, 5) if chance < long else self.chance.uniform(20, 80))
         self.step(f"has done {job.id}")
         if job.task == "flaky" and self.chance.random() < 0.4:
             claim.answer, answer = self.chance.choice([("retry", Retry()), ("retry", Unknown("cut after the dot")), ("snooze", Snooze(30))])
@@ -962,7 +964,7 @@ class World:
         self.enqueue(chance.randrange(4, 16))
         self.quiet = False
         down = {host: chance.uniform(0, 900) if chance.random() < 0.4 else None for host in self.hosts}
-        events = [(BIRTH + 60 * minute + offset, host) for host, offset in zip(self.hosts, (1.0, chance.uniform(0, 59)), strict=True) for minute in range(chance.choice([6, 10, 14]))]
+        events = [(BIRTH + 60 * minute + offset, host) for host, offset in zip(self.hosts, (1.0, chance.choice([1.0, chance.uniform(0, 59)])), strict=True) for minute in range(chance.choice([6, 10, 14]))]
         for when, host in sorted(events, key=lambda event: event[0]):
             if self.now < when:
                 self.sleep(when - self.now)
