@@ -78,9 +78,10 @@ POLICIES = {
 # How often at each step; a seed takes some of them, each stronger or weaker.
 NEMESES = {
     "kill-run": 0.004, "kill-worker": 0.002, "freeze-run": 0.001, "freeze-worker": 0.001, "freeze-host": 0.001, "term": 0.001, "cron": 0.003,
-    "person": 0.004, "jobs": 0.003, "wall-clock": 0.001, "disk": 0.001, "torn": 0.02,
-    "lost-before": 0.006, "lost-after": 0.006, "conflict": 0.006, "away": 0.001, "cancel-at-claim": 0.05,
+    "person": 0.004, "jobs": 0.003, "wall-clock": 0.001, "disk": 0.001,  # so far at any step; the others in a statement or a write
+    "torn": 0.02, "lost-before": 0.006, "lost-after": 0.006, "conflict": 0.006, "away": 0.001, "cancel-at-claim": 0.05,
 }  # fmt: skip
+AT_A_STEP = ("kill-run", "kill-worker", "freeze-run", "freeze-worker", "freeze-host", "term", "cron", "person", "jobs", "wall-clock", "disk")
 
 
 class Killed(BaseException):
@@ -448,7 +449,7 @@ class SimWorkers(Workers):
         super().__init__(*args, **options, clock=self.run.clock)
         self.selector.close()
         self.selector = Ear(self)
-        real, self.mark_started = self.mark_started, self._marked(self.mark_started)
+        self.mark_started = self._marked(self.mark_started)
 
     def _marked(self, mark):
         def marked(job_id, token, hold):
@@ -572,7 +573,7 @@ class Shim:
 
 
 class World:
-    def __init__(self, seed: int, url: str, folder: Path, *, only: dict[str, float] | None = None, trace: bool = False):
+    def __init__(self, seed: int, url: str, folder: Path, *, trace: bool = False):
         self.seed, self.url, self.folder = seed, url, folder
         self.chance = random.Random(seed)
         self.now = BIRTH
@@ -586,7 +587,8 @@ class World:
         self.workers = self.chance.choice([1, 1, 2, 3])
         self.max_time = self.chance.choice([50.0, 50.0, 50.0, 400.0])  # with the last a run outlives its first lease many times
         self.switching = self.chance.choice([0.05, 0.2, 0.5])
-        self.nemeses = only if only is not None else {name: rate * self.chance.choice([0.5, 1, 3]) for name, rate in NEMESES.items() if self.chance.random() < 0.6}
+        self.nemeses = {name: rate * self.chance.choice([0.5, 1, 3]) for name, rate in NEMESES.items() if self.chance.random() < 0.6}
+        self.danger = sum(self.nemeses.get(name, 0.0) for name in AT_A_STEP)
         self.rules = Rules(self)
         self.counts: Counter[str] = Counter()
         self.away_until = 0.0
@@ -748,37 +750,42 @@ class World:
         return True
 
     def _strike(self, me: Actor) -> None:
+        """At most one thing befalls us at a step."""
+        if self.chance.random() >= self.danger:
+            return
         run = me.run or me
-        if self.strikes("kill-run"):
-            self.kill(run, "kill -9")
-            raise Killed
-        if run.workers and self.strikes("kill-worker"):
-            self.kill_group(self.chance.choice(run.workers).pid, signal.SIGKILL)
-            if me.dead:
-                raise Killed
+        nemesis = self.chance.choices(list(AT_A_STEP), [self.nemeses.get(name, 0.0) for name in AT_A_STEP])[0]
         seconds = self.chance.choice([1.0, 40.0, 100.0, 130.0, 200.0, 400.0])
-        if self.strikes("freeze-run"):
-            self.freeze(run, seconds)
-        if run.workers and self.strikes("freeze-worker"):
-            self.freeze(self.chance.choice(run.workers), seconds)
-        if self.strikes("freeze-host"):
-            me.host.frozen_until = self.now + seconds
-            for actor in self.actors:
-                if actor.host is me.host:
-                    self.freeze(actor, seconds)
-        if self.strikes("term") and run.budget:
-            run.budget.stop_asked = "sigterm"
-        if self.strikes("cron"):
-            self.cron(me.host)
-        if self.strikes("wall-clock"):
-            me.host.wall += self.chance.choice([-86400, -3600, 3600, 86400])
-        if self.strikes("disk"):
-            me.host.disk_full_until = self.now + seconds
-        if not me.in_transaction and self.locked_by is None:
-            if self.strikes("person"):
+        self.counts[nemesis] += 1
+        self.note(f"*** {nemesis}")
+        match nemesis:
+            case "kill-run":
+                self.kill(run, "kill -9")
+            case "kill-worker" if run.workers:
+                self.kill_group(self.chance.choice(run.workers).pid, signal.SIGKILL)
+            case "freeze-run":
+                self.freeze(run, seconds)
+            case "freeze-worker" if run.workers:
+                self.freeze(self.chance.choice(run.workers), seconds)
+            case "freeze-host":
+                me.host.frozen_until = self.now + seconds
+                for actor in self.actors:
+                    if actor.host is me.host:
+                        self.freeze(actor, seconds)
+            case "term":
+                run.budget.stop_asked = "sigterm"
+            case "cron":
+                self.cron(me.host)
+            case "wall-clock":
+                me.host.wall += self.chance.choice([-86400, -3600, 3600, 86400])
+            case "disk":
+                me.host.disk_full_until = self.now + seconds
+            case "person" if not me.in_transaction and self.locked_by is None:
                 self.person()
-            if self.strikes("jobs"):
+            case "jobs" if not me.in_transaction and self.locked_by is None:
                 self.enqueue(self.chance.randrange(1, 4))
+        if me.dead:
+            raise Killed
 
     def freeze(self, actor: Actor, seconds: float) -> None:
         actor.frozen_until, actor.froze = self.now + seconds, True
