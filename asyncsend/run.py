@@ -191,8 +191,10 @@ class _Minute:
             self._open_row()
             accepted = self.store.settle(settlements, owner=self.holding.owner, rescue=True).accepted
             self.report.add("rescued", accepted)
-            if not accepted:
-                break  # somebody else moves the same rows: theirs to finish
+            if not accepted:  # somebody else moves the same rows: theirs to finish
+                self.holding.doubt()
+                self._beat()  # if that is because the row is theirs, the journal is not ours to clear
+                break
 
     # 2 ── claim, execute, settle, until there is no time, no budget or no due job
     def drain(self, *, linger: bool) -> None:
@@ -219,8 +221,7 @@ class _Minute:
             self._collect(SETTLE_SECONDS)
         self._finish_what_runs()
         self._settle()
-        if self.journal:
-            self.journal.clear()
+        self._forget()
 
     def _hungry(self, size: int) -> bool:
         """Whether to claim now: the next batch while the last is executed, but not every moment while a long tail runs out."""
@@ -314,7 +315,12 @@ class _Minute:
                 else:
                     self._tell(job, outcome)
         self.unsettled = []
-        if self.journal and self.workers and not self.workers.in_flight and not self.workers.backlog:
+        if self.workers and not self.workers.in_flight and not self.workers.backlog:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Clear the journal, unless a result was refused: its claim may still stand, and the next run of this host may write it."""
+        if self.journal and not self.report.counts.get("late"):
             self.journal.clear()
 
     def _tell(self, job: Job, outcome: Outcome) -> None:

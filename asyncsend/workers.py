@@ -429,7 +429,8 @@ class Workers:
             else:
                 unresolved.append(job)
         head = unresolved[0] if unresolved else None
-        if head and ((head.id, head.token or "") in started or self.journal_broken or head.started_at is not None):
+        # Without a mark and without a record it cannot have begun: the worker would have sent it back.
+        if head and (started is None or (head.id, head.token or "") in started or head.started_at is not None):
             self._died_with(worker, unresolved.pop(0), code)
         elif not worker.killed_for:
             self._deaths_in_a_row += 1
@@ -462,14 +463,15 @@ class Workers:
         self.without_modules = True
         self.log.event("worker-died", pid=worker.pid, reason="importing ASYNCSEND_TASKS", ending=worker.killed_for or _ending(code))
 
-    def _journalled(self) -> tuple[dict[Claim, Outcome], dict[Claim, str]]:
+    def _journalled(self) -> tuple[dict[Claim, Outcome], dict[Claim, str] | None]:
+        """What the journal says was finished, and what was started; None for that if it cannot be read."""
         if self.journal is None:
             return {}, {}
         try:
             return self.journal.read()
         except OSError:
             self.journal_broken = True
-            return {}, {}
+            return {}, None
 
     def _unregister(self, channel: Any) -> None:
         with contextlib.suppress(KeyError, ValueError):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -156,7 +156,8 @@ class SqlStore:
         )
         rows = self._rows(sql, scope=scope)
         if not rows:
-            self._write("INSERT INTO asyncsend_status (scope) VALUES (:scope)", scope=scope)
+            with suppress(Duplicate):  # another host's first run was quicker
+                self._write("INSERT INTO asyncsend_status (scope) VALUES (:scope)", scope=scope)
             rows = self._rows(sql, scope=scope)
         row = rows[0]
         self._assert_session(row[18:])

@@ -1,0 +1,88 @@
+"""
+The product with one rule of the protocol taken out: each of these must be noticed by the simulation or the state machine.
+
+A mutant replaces a piece of text in the source of a function, for as long as its context lasts; it fails if the text is not there.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import textwrap
+from contextlib import ExitStack, contextmanager
+from unittest.mock import patch
+
+from asyncsend import run, status, workers
+from asyncsend.store.sql import SqlStore
+
+_FENCE_OF_ONE = "(token = :token OR (:rescue = 1 AND token IS NULL))"
+
+
+@contextmanager
+def changed(owner, name: str, *changes: tuple[str, str]):
+    """The function `name` of a class or a module with these texts replaced."""
+    function = vars(owner)[name]
+    source = textwrap.dedent(inspect.getsource(function))
+    for old, new in changes:
+        assert old in source, f"{name} holds no {old!r}: correct the mutant"
+        source = source.replace(old, new)
+    module = sys.modules[function.__module__]
+    made: dict = {}
+    flags = __import__("__future__").annotations.compiler_flag
+    exec(compile(source, f"<mutant of {name}>", "exec", flags), vars(module), made)
+    with patch.object(owner, name, made[name]):
+        yield
+
+
+# name: (owner, function, (old, new), …), …
+MUTANTS = {
+    "no-fence": (
+        (SqlStore, "_settle", (" AND token = :token", "")),
+        (SqlStore, "_settle_one", (_FENCE_OF_ONE, "1 = 1")),
+    ),
+    "settle-without-owner": (
+        (SqlStore, "_settle", ('f"{_WHILE_OURS}"', '""')),
+        (SqlStore, "_settle_one", ('f"{_WHILE_OURS}"', '""')),
+    ),
+    "claim-without-owner": ((SqlStore, "claim", ('f"{_WHILE_OURS}"', '""')),),
+    "claim-without-state": ((SqlStore, "claim", ("IN :ids AND state = 'ready'\"", 'IN :ids"')),),
+    "settle-without-state": (
+        (SqlStore, "_settle", (" AND state = 'running'", "")),
+        (SqlStore, "_settle_one", (" AND state = 'running'", "")),
+    ),
+    "charge-at-claim": (
+        (SqlStore, "claim", ("SET state = 'running',", "SET state = 'running', attempts = attempts + 1,")),
+        (SqlStore, "_settle", ("attempts = attempts + 1, ", "")),
+        (SqlStore, "_settle_one", ("attempts = attempts + :charged", "attempts = attempts + 0 * :charged")),
+    ),
+    "settle-by-id-only": (
+        (SqlStore, "_settle", (" AND state = 'running' AND token = :token", ""), ('f"{_WHILE_OURS}"', '""')),
+        (SqlStore, "_settle_one", (f" AND state = 'running' AND {_FENCE_OF_ONE}", ""), ('f"{_WHILE_OURS}"', '""')),
+    ),
+    "lease-not-renewed": ((SqlStore, "beat", (", lease_until = FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + :lease)", "")),),
+    "rescue-of-a-living-run": (
+        (status, "take", ("if seen.alive and seen.lock_id != lock_id:", "if False:")),
+        (SqlStore, "take", ("lease_until < NOW(6)", "1 = 1")),
+    ),
+    "take-without-generation": (
+        (SqlStore, "take", ("generation = :generation", "1 = 1"), ("owner IS NULL OR lease_until < NOW(6) OR lock_id = :lock_id", "1 = 1")),
+    ),
+    "journal-cleared-before-the-settle": (
+        (run._Minute, "_settle", ("for start in", "if self.journal:\n        self.journal.clear()\n    for start in")),
+    ),
+    "journal-not-replayed": ((run._Minute, "recover", ("replayed = [", "replayed = [] and [")),),
+    "start-mark-not-committed": ((SqlStore, "mark_started", ("self._write(", "1 or self._write(")),),
+    "journal-cleared-though-refused": ((run._Minute, "_forget", ('and not self.report.counts.get("late")', "")),),
+    "status-row-made-twice": ((SqlStore, "standing", ("with suppress(Duplicate):", "if True:")),),
+    "unstarted-charged": ((workers.Workers, "_bury_worker", ("started is None or", "started is None or self.journal_broken or")),),
+    "crash-uncharged": ((run._Minute, "_rescue", ("in started", "in ()")),),
+    "effect-after-the-lease": ((workers.Workers, "may_start", ("and boot_clock() < valid_until", "")),),
+}  # fmt: skip
+
+
+@contextmanager
+def mutant(name: str):
+    with ExitStack() as stack:
+        for owner, function, *changes in MUTANTS[name]:
+            stack.enter_context(changed(owner, function, *changes))
+        yield
