@@ -164,6 +164,7 @@ class _Minute:
         for start in range(0, len(replayed), SETTLE_JOBS):
             accepted += self.store.settle(replayed[start : start + SETTLE_JOBS], owner=self.holding.owner).accepted
         if replayed:
+            self._open_row()
             self.report.add("replayed", accepted)
             self.log.event("journal-replayed", results=accepted, refused=len(replayed) - accepted)
         self._rescue(started)
