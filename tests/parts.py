@@ -396,6 +396,19 @@ class Site:
         assert (done.stdout, done.stderr) == ("", ""), f"not silent: {done.stdout}{done.stderr}"
 
 
+def left_over(site) -> list[int]:
+    """Processes of this site that still live."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            try:
+                if f"ASYNCSEND_HOME={site.home}\0".encode() in Path(f"/proc/{entry}/environ").read_bytes():
+                    found.append(int(entry))
+            except OSError:
+                continue
+    return found
+
+
 @pytest.fixture
 def site(tmp_path, url):
     """A site with its tables made, on SQLite and on MySQL."""

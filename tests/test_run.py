@@ -5,10 +5,9 @@ import os
 import re
 import signal
 import time
-from pathlib import Path
 
 import pytest
-from parts import Site, eventually, made_store
+from parts import Site, eventually, left_over, made_store
 
 from asyncsend.job import Outcome, State
 from asyncsend.journal import Journal
@@ -117,19 +116,6 @@ def job(site, task) -> tuple:
     """state, attempts, reason, error of the one job of this task"""
     [row] = site.rows("state, attempts, reason, error", f"task = '{task}'")
     return row
-
-
-def left_over(site) -> list[int]:
-    """Processes of this site that still live."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdecimal():
-            try:
-                if f"ASYNCSEND_HOME={site.home}\0".encode() in Path(f"/proc/{entry}/environ").read_bytes():
-                    found.append(int(entry))
-            except OSError:
-                continue
-    return found
 
 
 def test_a_run_does_what_is_due_and_says_nothing(shop):
