@@ -478,6 +478,24 @@ def test_a_server_that_falls_silent_in_the_middle_is_given_up_after_two_waits_an
     assert (states(shop), effects(shop)) == (["done"], ["a"])
 
 
+def test_a_host_that_nobody_knows_is_exit_75_and_the_setting_is_named(tmp_path):
+    site = Site(tmp_path / "home", "mysql://shop@database.invalid:3306/shop")
+    away(site("run", code=75), "was not found", "ASYNCSEND_DATABASE_URL")
+
+
+def test_a_server_that_speaks_no_tls_is_exit_75_where_tls_was_asked_for(own, shop):
+    import ssl
+
+    shop.environment["ASYNCSEND_DATABASE_URL"] += f"&ssl_ca={ssl.get_default_verify_paths().openssl_cafile}"
+    names = marks(shop, 1)
+    done = shop("run", code=None)
+    assert done.returncode in (75, 78), done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "SSL" in done.stderr or "TLS" in done.stderr
+    assert (states(shop), effects(shop)) == (["ready"], [])
+    assert names
+
+
 # ── rights, settings of the server ───────────────────────────────────────────────────────────────────────────────────
 
 

@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from parts import Site, eventually, without_flock
+from parts import Site, eventually, left_over, without_flock
 
 from asyncsend import lock as locks
 from asyncsend.errors import ConfigurationError
@@ -571,6 +571,16 @@ def test_a_run_that_hangs_with_the_lock_is_seen_in_status_and_doctor_and_nobody_
     run.send_signal(signal.SIGCONT)
     assert run.communicate(timeout=60) == (b"", b"")
     assert effects(held) == ["a", "b"]
+
+
+def test_a_program_at_work_dies_with_its_killed_run_so_that_its_repeat_does_not_overlap_it(lite):
+    lite.environment["ASYNCSEND_COMMAND_NAP"] = f"/bin/sh -c 'echo started >> {lite.home}/effects; exec sleep 600'"
+    lite.insert("command.nap", max_attempts=1)
+    run = lite.start("run")
+    eventually(lambda: effects(lite), what="the program")
+    run.kill()
+    run.communicate(timeout=60)
+    eventually(lambda: not left_over(lite), what="the death of worker and program")
 
 
 def test_a_cloned_folder_is_another_lock(tmp_path):
