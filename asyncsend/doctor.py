@@ -91,7 +91,11 @@ def _lock(settings: Settings) -> Iterator[Finding]:
     except ConfigurationError as error:
         yield Finding("lock", FAIL, str(error).partition(": ")[0], str(error).partition(": ")[2])
         return
+    flocked = lock.flocked
     lock.release()
+    if not flocked:
+        yield Finding("lock", WARN, f"{settings.lock_path} lies on a file system without flock: {explain.LEASE_ONLY_MEANS}", "set ASYNCSEND_LOCK to a path on a local disk")
+        return
     yield Finding("lock", OK, f"{settings.lock_path}, flock works")
 
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from asyncsend.job import State
+from asyncsend.lock import LEASE_ONLY
 from asyncsend.times import spoken, stamp
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from asyncsend.job import Job
     from asyncsend.store import Depth, Standing
 
+LEASE_ONLY_MEANS = "only the lease in the database keeps runs apart, and what a killed run leaves waits two minutes"
 LATE_TICKS = 3  # usual intervals without a run after which cron is said to be missing
 LEAST_PATIENCE = 300.0  # seconds; a minute's cron may hiccup
 
@@ -105,6 +107,8 @@ def verdict(
         said.append("No run has ever been started: put the line of `asyncsend crontab` into cron.")
     elif cron_missing(standing):
         said.append(next_run(standing, zone)[:1].upper() + next_run(standing, zone)[1:] + ".")
+    if standing.lock_id and standing.lock_id.startswith(LEASE_ONLY):
+        said.append(f"The lock file lies on a file system without flock: {LEASE_ONLY_MEANS}; set ASYNCSEND_LOCK to a path on a local disk.")
     if standing.owner is not None and not standing.alive:
         said.append(f"The last run (pid {standing.pid} on {standing.host}) died; the next one takes over by itself.")
     for state, advice in ((State.DEAD, "`asyncsend dead list` shows them"), (State.HELD, "they wait for `asyncsend release` or `cancel`")):

@@ -3,7 +3,8 @@ The host lock: one run at a time on this host. The kernel holds it (flock), so i
 
 The file means nothing by itself and is never deleted: deleting it would let a second run in. It is plain `fcntl.flock`
 and not a library because this is the whole of what is needed, and the import would cost more than all the rest of a tick
-that finds the lock held (docs/performance.md).
+that finds the lock held (docs/performance.md). Where the file system knows no flock, the lease in the database has to do:
+the lock then bears a name of its own in each run, so that nobody is believed dead before his lease has ended.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 # Only these say that somebody holds it: EACCES is a security module's refusal, and must not pass for "already running" for ever.
 HELD = (errno.EWOULDBLOCK, errno.EAGAIN)
+# flock(2) where a file system has none: NFS without its lock daemon, Lustre and FUSE mounts without the option.
+NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+LEASE_ONLY = "no-flock:"  # what the name of such a lock starts with in the status row
 
 
 class LockHeld(Exception):
@@ -35,11 +39,15 @@ class HostLock:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.descriptor: int | None = None
+        self.flocked = False  # the kernel holds it for us; False while acquired: only the lease in the database keeps others out
+        self._nonce = ""
 
     @property
     def lock_id(self) -> str:
-        """The same for every run that competes for this very lock: instance, host name, device and inode of the file."""
+        """The same for every run that competes for this very lock: instance, host name, device and inode of the file. Without flock, never twice the same."""
         assert self.descriptor is not None
+        if not self.flocked:
+            return f"{LEASE_ONLY}{self._nonce}@{os.uname().nodename}"[:191]
         found = os.fstat(self.descriptor)
         return f"{_instance(self.path)}@{os.uname().nodename}:{found.st_dev}:{found.st_ino}"[:191]
 
@@ -60,14 +68,18 @@ class HostLock:
             descriptor = _opened(self.path)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.flocked = True
             except OSError as error:
+                if error.errno in NO_FLOCK:
+                    self.descriptor, self.flocked, self._nonce = descriptor, False, os.urandom(16).hex()
+                    return
                 os.close(descriptor)
                 if error.errno in HELD:
                     if counted:
                         self._count_held()
                     raise LockHeld from None
                 raise ConfigurationError(
-                    f"the lock file {self.path} lies on a file system without flock ({error.strerror}): set ASYNCSEND_LOCK to a path on a local disk"
+                    f"the lock file {self.path} cannot be locked ({error.strerror}): set ASYNCSEND_LOCK to a path on a local disk"
                 ) from error
             if _is_still(self.path, descriptor):
                 self.descriptor = descriptor

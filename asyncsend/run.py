@@ -155,18 +155,20 @@ class _Minute:
             self.log.event("run-died", generation=self.holding.seen.generation, host=self.holding.seen.host, pid=self.holding.seen.pid)
         if not self.holding.seen.running_jobs and not self._journal_has_lines():
             return
-        self._open_journal()
+        if self.lock.flocked or self._journal_has_lines():
+            self._open_journal()
         self._end_survivors()
         finished, started = self.journal.read() if self.journal else ({}, {})
         replayed = [Settlement(job_id, token, outcome) for (job_id, token), outcome in finished.items()]
+        accepted = 0
         for start in range(0, len(replayed), SETTLE_JOBS):
-            group = replayed[start : start + SETTLE_JOBS]
-            self.report.add("replayed", self.store.settle(group, owner=self.holding.owner).accepted)
+            accepted += self.store.settle(replayed[start : start + SETTLE_JOBS], owner=self.holding.owner).accepted
         if replayed:
-            self.log.event("journal-replayed", results=len(replayed))
+            self._open_row()
+            self.report.add("replayed", accepted)
+            self.log.event("journal-replayed", results=accepted, refused=len(replayed) - accepted)
         self._rescue(started)
-        if self.journal:
-            self.journal.clear()
+        self._clear_journal()
 
     def _end_survivors(self) -> None:
         """The kernel killed the dead run's workers, but not what their tasks had started: that must not overlap the repeat."""
@@ -221,7 +223,7 @@ class _Minute:
             self._collect(SETTLE_SECONDS)
         self._finish_what_runs()
         self._settle()
-        self._forget()
+        self._clear_journal()
 
     def _hungry(self, size: int) -> bool:
         """Whether to claim now: the next batch while the last is executed, but not every moment while a long tail runs out."""
@@ -316,12 +318,7 @@ class _Minute:
                     self._tell(job, outcome)
         self.unsettled = []
         if self.workers and not self.workers.in_flight and not self.workers.backlog:
-            self._forget()
-
-    def _forget(self) -> None:
-        """Clear the journal, unless a result was refused: its claim may still stand, and the next run of this host may write it."""
-        if self.journal and not self.report.counts.get("late"):
-            self.journal.clear()
+            self._clear_journal()
 
     def _tell(self, job: Job, outcome: Outcome) -> None:
         """Count and log what was written."""
@@ -393,6 +390,8 @@ class _Minute:
             seen = self.holding.seen
             self.row = self.store.open_run(status.SCOPE, self.holding.generation, os.uname().nodename, os.getpid())
             self.log.event("run-started", generation=self.holding.generation, pid=os.getpid(), last_run=seen.started_at and seen.started_at.isoformat())
+            if not self.lock.flocked:
+                self.log.event("no-flock", path=self.lock.path)
 
     def _hire(self) -> None:
         if self.workers is None:
@@ -400,7 +399,11 @@ class _Minute:
 
             from asyncsend.workers import HELLO_TIMEOUT, Workers
 
-            self._open_journal()
+            if self.lock.flocked:
+                self._open_journal()
+            elif self.journal:  # without flock a run that was only stopped, and lost its lease, could empty it under the next one
+                self.journal.close()
+                self.journal = None
             self.workers = Workers(
                 self.worker_count, self.settings, self.journal, self.log, payload=self.store.payload, mark_started=partial(self.store.mark_started, owner=self.holding.owner), chance=self.chance or random.random,
                 close_in_child=(self.store.forget_connection, self.lock.close_in_child),
@@ -416,6 +419,16 @@ class _Minute:
                 self.journal = Journal(self.settings.journal_path)
             except OSError as error:
                 self.log.event("journal-broken", error=error.strerror)
+
+    def _clear_journal(self) -> None:
+        """
+        Forget what the database has by now, unless a result was refused: its claim may still stand, and the next run of this host may write it.
+
+        LeaseLost if the row may be another's: where two hosts share the folder, so is the journal.
+        """
+        if self.journal and not self.report.counts.get("late"):
+            self._beat()
+            self.journal.clear()
 
     def _journal_has_lines(self) -> bool:
         try:

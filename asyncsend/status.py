@@ -57,7 +57,7 @@ class Holding:
 
     def end(self, stopped: str, lock_held: int, *, pruned: bool) -> bool:
         """Give the row back; False if it was no longer ours."""
-        return self.store.end(SCOPE, self.owner, stopped, lock_held, pruned)
+        return self.store.end(SCOPE, self.owner, stopped, lock_held, pruned, self.generation)
 
     def _renewed(self, asked_at: float) -> None:
         # Counted from before the question: the server's lease can only be longer than what we believe.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import shutil
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import pymysql
 import pytest
+from proxy import Proxy
 
 from asyncsend import config, schema
 from asyncsend.log import Log
@@ -37,6 +39,30 @@ def missing(what: str, advice: str):
     if CI:
         pytest.fail(f"{what} is missing: {advice}", pytrace=False)
     pytest.skip(f"{what} is missing: {advice}")
+
+
+def without_flock(error: int):
+    """For `preexec_fn`: the kernel answers flock(2) of this process and its children with `error`, as a file system that has none does."""
+    numbers = {"x86_64": 73, "aarch64": 32}
+    if os.uname().machine not in numbers:
+        missing("the number of flock(2)", f"add {os.uname().machine} to without_flock in tests/parts.py")
+
+    class Filter(ctypes.Structure):
+        _fields_ = [("code", ctypes.c_ushort), ("jt", ctypes.c_ubyte), ("jf", ctypes.c_ubyte), ("k", ctypes.c_uint32)]
+
+    class Program(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_ushort), ("filters", ctypes.POINTER(Filter))]
+
+    # load the number of the call; is it flock's? then ERRNO(error), else ALLOW (man 2 seccomp)
+    steps = (Filter * 4)(Filter(0x20, 0, 0, 0), Filter(0x15, 0, 1, numbers[os.uname().machine]), Filter(6, 0, 0, 0x50000 | error), Filter(6, 0, 0, 0x7FFF0000))
+    program = Program(4, steps)
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def apply() -> None:
+        if prctl(38, 1, 0, 0, 0) or prctl(22, 2, ctypes.byref(program), 0, 0):  # PR_SET_NO_NEW_PRIVS; PR_SET_SECCOMP, by filter
+            raise OSError(ctypes.get_errno(), "seccomp")
+
+    return apply
 
 
 def eventually(condition, seconds: float = 20.0, what: str = "it"):
@@ -68,9 +94,12 @@ class Server:
         where = {"unix_socket": self.socket} if self.socket else {"host": self.host, "port": self.port}
         return pymysql.connect(user=self.user, password=self.password, database=database, autocommit=True, charset="utf8mb4", **where, **options)
 
-    def url(self, database: str) -> str:
+    def url(self, database: str, port: int | None = None) -> str:
+        """With `port`, by way of a proxy that listens there."""
         login = f"{self.user}:{self.password}" if self.password else self.user
-        return f"mysql://{login}@localhost/{database}?unix_socket={self.socket}" if self.socket else f"mysql://{login}@{self.host}:{self.port}/{database}"
+        if port or not self.socket:
+            return f"mysql://{login}@{self.host}:{port or self.port}/{database}"
+        return f"mysql://{login}@localhost/{database}?unix_socket={self.socket}"
 
     @contextmanager
     def database(self):
@@ -82,17 +111,32 @@ class Server:
             cursor.execute(f"DROP DATABASE {name}")
 
 
-def _installed_mariadb() -> Server:
-    """A private MariaDB from the system's binaries; the data directory is copied from a template that is made once."""
-    binary = shutil.which("mariadbd") or next((path for path in ("/usr/sbin/mariadbd",) if os.access(path, os.X_OK)), None)
-    if binary is None:
-        missing("mariadbd", "apt-get install --no-install-recommends mariadb-server-core mariadb-client-core, or set ASYNCSEND_TEST_MYSQL_URL")
-    version = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout.split("Ver ")[1].split()[0]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "asyncsend-tests"
-    template = cache / f"mariadb-{version}"
-    common = [binary, "--no-defaults", *(["--user=root"] if os.getuid() == 0 else [])]
-    small = ["--innodb-buffer-pool-size=24M", "--innodb-log-file-size=8M", "--innodb-flush-log-at-trx-commit=2", "--skip-name-resolve", "--performance-schema=0"]
-    if not template.is_dir():
+class PrivateServer(Server):
+    """A MariaDB of our own from the system's binaries, on its own data: it may be killed and started again, with other options."""
+
+    def __init__(self, *options: str):
+        self.binary = shutil.which("mariadbd") or next((path for path in ("/usr/sbin/mariadbd",) if os.access(path, os.X_OK)), None)
+        if self.binary is None:
+            missing("mariadbd", "apt-get install --no-install-recommends mariadb-server-core mariadb-client-core, or set ASYNCSEND_TEST_MYSQL_URL")
+        self.common = [self.binary, "--no-defaults", *(["--user=root"] if os.getuid() == 0 else [])]
+        self.common += ["--innodb-buffer-pool-size=24M", "--innodb-log-file-size=8M", "--innodb-flush-log-at-trx-commit=2", "--skip-name-resolve", "--performance-schema=0"]
+        template = self._template()
+        self.folder = Path(tempfile.mkdtemp(prefix="as-db-", dir="/tmp"))
+        shutil.copytree(template, self.folder / "data")
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        (self.folder / "init.sql").write_text("CREATE USER IF NOT EXISTS 'root'@'127.0.0.1';\nGRANT ALL ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION;\n")
+        super().__init__("mariadb", f"{self.folder}/s.sock", port)
+        self.process: subprocess.Popen | None = None
+        self.start(*options)
+
+    def _template(self) -> Path:
+        """A data directory as a fresh installation has it, made once."""
+        version = subprocess.run([self.binary, "--version"], capture_output=True, text=True, check=True).stdout.split("Ver ")[1].split()[0]
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "asyncsend-tests"
+        template = cache / f"mariadb-{version}"
+        if template.is_dir():
+            return template
         cache.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(dir=cache))
         (fresh / "mysql").mkdir()
@@ -101,7 +145,7 @@ def _installed_mariadb() -> Server:
         for name in ("system_tables", "performance_tables", "system_tables_data"):
             found = next(path for path in (share / f"mysql_{name}.sql", share / f"mariadb_{name}.sql") if path.exists())
             script += found.read_text("utf-8")
-        done = subprocess.run([*common, *small, f"--datadir={fresh}", "--bootstrap", "--skip-networking"], input=script, text=True, capture_output=True)
+        done = subprocess.run([*self.common, f"--datadir={fresh}", "--bootstrap", "--skip-networking"], input=script, text=True, capture_output=True)
         if done.returncode:
             shutil.rmtree(fresh)
             pytest.fail(f"mariadbd --bootstrap failed:\n{done.stderr[-2000:]}", pytrace=False)
@@ -109,31 +153,48 @@ def _installed_mariadb() -> Server:
             fresh.rename(template)
         except OSError:
             shutil.rmtree(fresh)  # another session was quicker
-    folder = Path(tempfile.mkdtemp(prefix="as-db-", dir="/tmp"))
-    shutil.copytree(template, folder / "data")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    (folder / "init.sql").write_text("CREATE USER IF NOT EXISTS 'root'@'127.0.0.1';\nGRANT ALL ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION;\n")
-    with open(folder / "out.log", "wb") as out:
-        process = subprocess.Popen(
-            [*common, *small, f"--datadir={folder}/data", f"--socket={folder}/s.sock", f"--port={port}", "--bind-address=127.0.0.1",
-             f"--pid-file={folder}/pid", f"--tmpdir={folder}", f"--init-file={folder}/init.sql", "--max-connections=200"],
-            stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-    server = Server("mariadb", f"{folder}/s.sock", port, pid=process.pid)
+        return template
 
-    def up():
-        if process.poll() is not None:
-            pytest.fail(f"mariadbd died:\n{(folder / 'out.log').read_text('utf-8', 'replace')[-2000:]}", pytrace=False)
-        try:
-            server.connect().close()
-        except pymysql.Error:
-            return False
-        return True
+    def start(self, *options: str) -> None:
+        """Return when it takes connections."""
+        folder = self.folder
+        with open(folder / "out.log", "ab") as out:
+            self.process = subprocess.Popen(
+                [*self.common, f"--datadir={folder}/data", f"--socket={folder}/s.sock", f"--port={self.port}", "--bind-address=127.0.0.1",
+                 f"--pid-file={folder}/pid", f"--tmpdir={folder}", f"--init-file={folder}/init.sql", "--max-connections=200", *options],
+                stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+        self.pid = self.process.pid
 
-    eventually(up, 60, "mariadbd")
-    server.stop = lambda: (process.terminate(), process.wait(30), shutil.rmtree(folder, ignore_errors=True))
-    return server
+        def up():
+            if self.process.poll() is not None:
+                pytest.fail(f"mariadbd died:\n{(folder / 'out.log').read_text('utf-8', 'replace')[-2000:]}", pytrace=False)
+            try:
+                self.connect().close()
+            except pymysql.Error:
+                return False
+            return True
+
+        eventually(up, 60, "mariadbd")
+
+    def kill(self) -> None:
+        """As the kernel or a power cut of the process does it: no flush, no goodbye."""
+        self.process.kill()
+        self.process.wait(30)
+
+    def restart(self, *options: str) -> None:
+        """Killed, and back when this returns."""
+        self.kill()
+        self.start(*options)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _installed_mariadb() -> Server:
+    return PrivateServer()
 
 
 def _given_server(url: str) -> Server:
@@ -179,6 +240,20 @@ def any_server(request):
 def pytest_terminal_summary(terminalreporter):
     for name, why in absent.items():
         terminalreporter.write_line(f"NOT TESTED TODAY: {name} could not be downloaded or started: {why}", red=True, bold=True)
+
+
+@pytest.fixture
+def proxied():
+    """A function that puts a proxy before a server."""
+    made: list[Proxy] = []
+
+    def proxy(server: Server) -> Proxy:
+        made.append(Proxy(server.socket or (server.host, server.port)))
+        return made[-1]
+
+    yield proxy
+    for one in made:
+        one.close()
 
 
 @pytest.fixture
@@ -252,6 +327,8 @@ class Site:
 
     def __init__(self, home: Path, url: str, **environment: str):
         self.home, self.url = home, url
+        self.prelude = ""  # Python that every process executes first: to wait seconds less than the product does
+        self.within: list[str] = []  # a program that the command is given to, such as nsenter
         home.mkdir(mode=0o700, exist_ok=True)
         self.environment = {
             "PATH": "/usr/bin:/bin", "HOME": str(home.parent), "ASYNCSEND_HOME": str(home), "ASYNCSEND_DATABASE_URL": url,
@@ -261,7 +338,7 @@ class Site:
     def __call__(self, *arguments: str, code: int | None = 0, **options) -> subprocess.CompletedProcess:
         """Run a command to its end; its exit code must be `code`, unless that is None."""
         options.setdefault("input", "")
-        done = subprocess.run([sys.executable, "-m", "asyncsend", *arguments], env=self.environment, capture_output=True, text=True, timeout=120, cwd="/", **options)
+        done = subprocess.run(self.command(*arguments), env=self.environment, capture_output=True, text=True, timeout=120, cwd="/", **options)
         assert code is None or done.returncode == code, f"asyncsend {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr, done.stderr
         return done
@@ -269,7 +346,11 @@ class Site:
     def start(self, *arguments: str, **options) -> subprocess.Popen:
         """Start a command and go on."""
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, "cwd": "/"} | options
-        return subprocess.Popen([sys.executable, "-m", "asyncsend", *arguments], env=self.environment, **options)
+        return subprocess.Popen(self.command(*arguments), env=self.environment, **options)
+
+    def command(self, *arguments: str) -> list[str]:
+        program = f"import runpy\n{self.prelude}\nrunpy.run_module('asyncsend', run_name='__main__', alter_sys=True)"
+        return [*self.within, sys.executable, *(["-c", program] if self.prelude else ["-m", "asyncsend"]), *arguments]
 
     def settings(self):
         return config.load(self.environment)
@@ -309,10 +390,23 @@ class Site:
         path = self.home / "asyncsend.log"
         return path.read_text("utf-8") if path.exists() else ""
 
-    def quiet(self, *arguments: str) -> None:
+    def quiet(self, *arguments: str, **options) -> None:
         """A command that must say nothing at all, as cron wants it."""
-        done = self(*arguments)
+        done = self(*arguments, **options)
         assert (done.stdout, done.stderr) == ("", ""), f"not silent: {done.stdout}{done.stderr}"
+
+
+def left_over(site) -> list[int]:
+    """Processes of this site that still live."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            try:
+                if f"ASYNCSEND_HOME={site.home}\0".encode() in Path(f"/proc/{entry}/environ").read_bytes():
+                    found.append(int(entry))
+            except OSError:
+                continue
+    return found
 
 
 @pytest.fixture

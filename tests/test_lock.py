@@ -2,9 +2,11 @@
 
 import errno
 import fcntl
+import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from parts import eventually
+from parts import Site, eventually, left_over, without_flock
 
 from asyncsend import lock as locks
 from asyncsend.errors import ConfigurationError
@@ -398,15 +400,201 @@ exec {sys.executable} -c 'from pathlib import Path; from asyncsend.lock import H
     assert f"ConfigurationError: the lock file {tmp_path}/x.lock cannot be opened (Read-only file system): its file system is read-only" in done.stderr
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EACCES, errno.EIO, errno.EBADF])
-def test_a_file_system_without_flock_is_named_and_never_taken_for_a_run_at_work(path, monkeypatch, number):
-    """The errors of flock(2) on NFS without lockd, on FUSE, and of security modules; none of these can be mounted here."""
-
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EACCES, errno.EIO, errno.EBADF])
+def test_a_lock_that_a_security_module_or_a_broken_disk_refuses_is_named_and_never_taken_for_a_run_at_work(path, monkeypatch, number):
     def flock(_descriptor, _kind):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(locks.fcntl, "flock", flock)
-    assert "without flock" in refusal(path)
+    assert "cannot be locked" in refusal(path)
+
+
+# ── a file system without flock ──────────────────────────────────────────────────────────────────────────────────────
+
+HOLD = """
+import pathlib, time
+from asyncsend import task
+HERE = pathlib.Path(__file__).parent
+@task(timeout=60)
+def hold(name="x"):
+    with open(HERE / "effects", "a") as file:
+        file.write(name + "\\n")
+    while (HERE / "flag").exists():
+        time.sleep(0.01)
+"""
+
+
+@pytest.fixture
+def held(site):
+    """A site with a task that holds its run until the flag is gone."""
+    site.tasks(HOLD)
+    (site.home / "flag").touch()
+    yield site
+    (site.home / "flag").unlink(missing_ok=True)
+
+
+def effects(site) -> list[str]:
+    path = site.home / "effects"
+    return path.read_text().split() if path.exists() else []
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_without_flock_a_second_run_is_kept_out_by_the_lease(held, number):
+    """The kernel itself answers flock(2) as NFS without its lock daemon does."""
+    options = {"preexec_fn": without_flock(number)}
+    held.insert("hold", '{"name":"a"}')
+    held.insert("hold", '{"name":"b"}')
+    first = held.start("run", **options)
+    eventually(lambda: effects(held), what="the first job")
+    held("run", **options)
+    held("run", **options)
+    assert effects(held) == ["a"]
+    (held.home / "flag").unlink()
+    assert first.communicate(timeout=60) == (b"", b"")
+    assert effects(held) == ["a", "b"]
+    assert held.log().count("event=held-elsewhere") == 2
+
+
+def test_without_flock_nobody_is_believed_dead_before_the_lease_ended_and_then_nothing_that_had_finished_is_repeated(held):
+    options = {"preexec_fn": without_flock(errno.ENOLCK)}
+    (held.home / "flag").unlink()
+    held.insert("hold", '{"name":"a"}')
+    (held.home / "flag2").touch()
+    held.tasks(HOLD + "\n@task(timeout=60)\ndef wait():\n    hold('w')\n    while (HERE / 'flag2').exists(): time.sleep(0.01)\n")
+    held.insert("wait")
+    victim = held.start("run", **options)
+    eventually(lambda: effects(held) == ["a", "w"], what="the second job")
+    victim.kill()
+    victim.communicate(timeout=60)
+    (held.home / "flag2").unlink()
+    held("run", **options)
+    assert effects(held) == ["a", "w"], "the dead run's lease still holds"
+    held.sql("UPDATE asyncsend_status SET lease_until = FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - 1)")
+    held("run", **options)
+    assert effects(held) == ["a", "w", "w"], "the job in flight is repeated, the finished one is not"
+    assert held.rows("state, crashes") == [("done", 0), ("done", 1)]
+    assert not held.settings().journal_path.exists(), "two runs could write it at once"
+
+
+def test_without_flock_log_doctor_and_status_say_so_and_stop_saying_it(lite):
+    options = {"preexec_fn": without_flock(errno.ENOSYS)}
+    lite.quiet("run", **options)
+    assert lite.log() == "", "an empty minute leaves no line"
+    lite.insert("email", '{"to":"ann@example.com","subject":"Hi","text":"Hello"}')
+    lite.quiet("run", **options)
+    assert lite.log().count("event=no-flock") == 1
+    assert re.search(r"warn +lock +.*without flock.*\n.*ASYNCSEND_LOCK", lite("doctor", code=None, **options).stdout)
+    assert "without flock" in lite("status").stdout
+    lite.quiet("run")
+    assert "without flock" not in lite("status").stdout + lite("doctor", code=None).stdout
+
+
+def test_without_flock_no_two_runs_have_one_name_for_the_lock(path, monkeypatch):
+    def flock(_descriptor, _kind):
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(locks.fcntl, "flock", flock)
+    names = []
+    for _ in range(3):
+        lock = HostLock(path)
+        lock.acquire()
+        names.append(lock.lock_id)
+        lock.release()
+    assert len(set(names)) == 3
+    assert all(name.startswith(locks.LEASE_ONLY) for name in names)
+
+
+# ── whole runs ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_lock_file_deleted_under_a_run_lets_no_second_run_work(held):
+    held.insert("hold", '{"name":"a"}')
+    held.insert("hold", '{"name":"b"}')
+    first = held.start("run")
+    eventually(lambda: effects(held), what="the first job")
+    held.settings().lock_path.unlink()
+    held.quiet("run")
+    assert effects(held) == ["a"]
+    (held.home / "flag").unlink()
+    assert first.communicate(timeout=60) == (b"", b"")
+    assert effects(held) == ["a", "b"]
+
+
+def test_two_hosts_that_each_hold_a_lock_of_their_own_never_work_at_the_same_time(held):
+    """NFS with local_lock=flock, or two hosts with one database: the status row decides."""
+    held.insert("hold", '{"name":"a"}')
+    held.insert("hold", '{"name":"b"}')
+    first = held.start("run")
+    eventually(lambda: effects(held), what="the first host's job")
+    other = Site(held.home.parent / "other", held.url, **{**held.environment, "ASYNCSEND_HOME": str(held.home.parent / "other")})
+    other.quiet("run")
+    assert effects(held) == ["a"]
+    assert "event=held-elsewhere" in other.log()
+    first.kill()
+    first.communicate(timeout=60)
+    (held.home / "flag").unlink()
+    other.quiet("run")
+    assert effects(held) == ["a"], "its lease still holds"
+    held.sql("UPDATE asyncsend_status SET lease_until = FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - 1)")
+    other.quiet("run")
+    assert sorted(effects(held)) == ["a", "a", "b"]
+
+
+def test_a_run_that_lost_its_lease_leaves_the_journal_alone_that_another_writes_by_now(held):
+    """Two hosts with one home folder: what the new holder noted there is not the old one's to forget."""
+    held.insert("hold", '{"name":"a"}')
+    run = held.start("run")
+    eventually(lambda: effects(held), what="the job")
+    held.sql("UPDATE asyncsend_status SET owner = 'ffffffffffffffffffffffffffffffff', lock_id = 'other', generation = generation + 1")
+    with open(held.settings().journal_path, "ab") as journal:
+        journal.write(b"what the other run notes\n")
+    (held.home / "flag").unlink()
+    assert run.communicate(timeout=60) == (b"", b"")
+    assert b"what the other run notes\n" in held.settings().journal_path.read_bytes()
+    assert "event=lease-lost" in held.log()
+
+
+def test_a_run_that_hangs_with_the_lock_is_seen_in_status_and_doctor_and_nobody_works_beside_it(held):
+    held.insert("hold", '{"name":"a"}')
+    held.insert("hold", '{"name":"b"}')
+    run = held.start("run")
+    eventually(lambda: effects(held), what="the job")
+    run.send_signal(signal.SIGSTOP)
+    past = "FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - 900)"
+    held.sql(f"UPDATE asyncsend_status SET lease_until = {past}, started_at = {past}")
+    held.quiet("run")
+    assert effects(held) == ["a"]
+    facts = json.loads(held("status", "--json").stdout)
+    assert (facts["verdict"], facts["cron_missing"]) == ("attention", True)
+    assert f"held by a run at work (pid {run.pid} since" in held("doctor", code=None).stdout
+    (held.home / "flag").unlink()
+    run.send_signal(signal.SIGCONT)
+    assert run.communicate(timeout=60) == (b"", b"")
+    assert effects(held) == ["a", "b"]
+
+
+def test_a_program_at_work_dies_with_its_killed_run_so_that_its_repeat_does_not_overlap_it(lite):
+    lite.environment["ASYNCSEND_COMMAND_NAP"] = f"/bin/sh -c 'echo started >> {lite.home}/effects; exec sleep 600'"
+    lite.insert("command.nap", max_attempts=1)
+    run = lite.start("run")
+    eventually(lambda: effects(lite), what="the program")
+    run.kill()
+    run.communicate(timeout=60)
+    eventually(lambda: not left_over(lite), what="the death of worker and program")
+
+
+def test_a_cloned_folder_is_another_lock(tmp_path):
+    original, clone = HostLock(tmp_path / "a" / "x.lock"), HostLock(tmp_path / "b" / "x.lock")
+    original.acquire()
+    assert original.lock_id
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    clone.acquire()
+    assert clone.lock_id != original.lock_id
+    fresh = original.lock_id
+    (tmp_path / "a" / "x.lock.instance").write_text("another installation")
+    assert original.lock_id != fresh, "also where host name, device and inode are the same"
+    original.release()
+    clone.release()
 
 
 def test_a_refused_lock_leaves_no_descriptor_open(path, tmp_path):

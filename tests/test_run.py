@@ -5,10 +5,9 @@ import os
 import re
 import signal
 import time
-from pathlib import Path
 
 import pytest
-from parts import Site, eventually, made_store
+from parts import Site, eventually, left_over, made_store
 
 from asyncsend.job import Outcome, State
 from asyncsend.journal import Journal
@@ -117,27 +116,6 @@ def job(site, task) -> tuple:
     """state, attempts, reason, error of the one job of this task"""
     [row] = site.rows("state, attempts, reason, error", f"task = '{task}'")
     return row
-
-
-def is_alive(pid) -> bool:
-    """Whether it runs; what is dead and only waits for a parent that never asks does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z"
-    except OSError:
-        return False
-
-
-def left_over(site) -> list[int]:
-    """Processes of this site that still live."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdecimal():
-            try:
-                if f"ASYNCSEND_HOME={site.home}\0".encode() in Path(f"/proc/{entry}/environ").read_bytes():
-                    found.append(int(entry))
-            except OSError:
-                continue
-    return found
 
 
 def test_a_run_does_what_is_due_and_says_nothing(shop):
@@ -625,42 +603,18 @@ def test_a_thousand_jobs_leave_one_line_each_and_a_true_history(shop):
     store.close()
 
 
-def test_tables_locked_by_another_session_are_exit_75_and_the_next_run_goes_on(tmp_path, server):
+def test_the_database_going_away_in_the_middle_is_exit_75_and_nothing_is_lost_or_repeated(tmp_path, server, proxied):
+    proxy = proxied(server)
     with server.database() as name:
         made_store(server.url(name)).close()
         site = Site(tmp_path / "home", server.url(name))
-        site.insert("email", '{"to":"ann@example.com","subject":"Hi","text":"Hello"}')
-        with server.connect(name) as other, other.cursor() as cursor:
-            cursor.execute("LOCK TABLES asyncsend_status READ")
-            done = site("run", code=75)
-            assert "locked by another session" in done.stderr
-            cursor.execute("UNLOCK TABLES")
-        site.quiet("run")
-        assert states(site) == {"done": 1}
-
-
-def test_the_database_going_away_in_the_middle_is_exit_75_and_nothing_is_lost_or_repeated(tmp_path, server):
-    from parts import SHARED
-
-    if not (SHARED / "tcpfault.py").exists():
-        pytest.skip("the fault proxy is not at hand")
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("tcpfault", SHARED / "tcpfault.py")
-    tcpfault = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tcpfault)
-    with server.database() as name, tcpfault.FaultProxy(server.socket or (server.host, server.port)) as proxy:
-        direct = server.url(name)
-        made_store(direct).close()
-        site = Site(tmp_path / "home", direct)
         site.tasks(TASKS)
         for number in range(8):
             site.insert("mark", json.dumps({"name": f"j{number}", "seconds": 0.3}))
-        login = f"{server.user}:{server.password}" if server.password else server.user
-        site.environment["ASYNCSEND_DATABASE_URL"] = f"mysql://{login}@127.0.0.1:{proxy.port}/{name}"
+        site.environment["ASYNCSEND_DATABASE_URL"] = server.url(name, proxy.port)
         run = site.start("run")
         eventually(lambda: effects(site), what="the first job")
-        proxy.mode = "refuse"
+        proxy.refusing = True
         proxy.cut()
         out, err = run.communicate(timeout=90)
         assert run.returncode == 75, err
@@ -668,39 +622,10 @@ def test_the_database_going_away_in_the_middle_is_exit_75_and_nothing_is_lost_or
         assert err.count(b"\n") == 1
         assert b"Traceback" not in err
         eventually(lambda: not left_over(site), what="the end of the workers")
-        proxy.mode = "pass"
+        proxy.refusing = False
         site.quiet("run")
         assert states(site) == {"done": 8}
         assert sorted(effects(site)) == sorted(f"j{number}" for number in range(8))
-
-
-def test_a_commit_whose_reply_is_lost_repeats_nothing(tmp_path, server):
-    from parts import SHARED
-
-    if not (SHARED / "tcpfault.py").exists():
-        pytest.skip("the fault proxy is not at hand")
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("tcpfault", SHARED / "tcpfault.py")
-    tcpfault = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tcpfault)
-    for pattern in (rb"state = 'running', token", rb"state = 'done'", rb"status = 'in-progress'", rb"status = 'idle'"):
-        for when in ("before", "after"):
-            with server.database() as name, tcpfault.FaultProxy(server.socket or (server.host, server.port)) as proxy:
-                made_store(server.url(name)).close()
-                site = Site(tmp_path / f"home-{time.monotonic_ns()}", server.url(name))
-                site.tasks(TASKS)
-                for number in range(3):
-                    site.insert("mark", json.dumps({"name": f"j{number}"}))
-                login = f"{server.user}:{server.password}" if server.password else server.user
-                site.environment["ASYNCSEND_DATABASE_URL"] = f"mysql://{login}@127.0.0.1:{proxy.port}/{name}"
-                rule = tcpfault.Rule(pattern, when)
-                proxy.rules.append(rule)
-                site.quiet("run")
-                assert rule.hits == 1, f"{pattern!r} was never cut"
-                assert states(site) == {"done": 3}, f"{when} {pattern!r}"
-                assert effects(site) == ["j0", "j1", "j2"]
-                assert site.store().standing("default").status == "idle"
 
 
 def test_a_row_that_cannot_be_settled_is_held_and_its_neighbours_are_done(shop):
@@ -772,28 +697,3 @@ def test_another_database_in_the_same_folder_leaves_the_journal_alone(lite, tmp_
     other = Site(lite.home, f"sqlite:///{tmp_path}/other.sqlite3")
     assert other.settings().journal_path != ours
     assert Site(lite.home, "mysql://u:one@h/d").settings().journal_path == Site(lite.home, "mysql://u:two@h/d").settings().journal_path
-
-
-def test_what_a_task_of_a_killed_run_had_started_is_ended_before_the_task_is_repeated(lite):
-    lite.tasks(
-        TASKS + """
-import subprocess
-@task
-def convert():
-    subprocess.Popen(["sh", "-c", "echo $$ > ../convert-pid; sleep 300"], cwd=HERE)
-    time.sleep(0 if os.path.exists(HERE + "/again") else 300)
-""",
-    )
-    lite.insert("convert")
-    run = lite.start("run")
-    pid_file = lite.home.parent / "convert-pid"
-    pid = int(eventually(lambda: pid_file.exists() and pid_file.read_text().strip(), what="the child of the task"))
-    run.kill()
-    run.wait(30)
-    assert is_alive(pid), "it was to outlive its run"
-    (lite.home / "again").touch()
-    lite.quiet("run")
-    assert not is_alive(pid)
-    assert "event=orphans-killed" in lite.log()
-    assert job(lite, "convert")[:2] == ("done", 1)
-    assert left_over(lite) == []

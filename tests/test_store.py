@@ -307,6 +307,49 @@ def test_a_late_result_after_rescue_is_late_even_before_the_next_claim(store):
     assert (state(store, "a"), store.find("a").crashes) == (State.READY, 1)
 
 
+@pytest.mark.parametrize("by_hand", ["cancelled", "dead", "held", "ready"])
+def test_a_running_row_that_somebody_moves_by_sql_is_late_and_stays_where_it_was_put(store, by_hand):
+    store.insert([new(uid="a"), new(uid="b")])
+    moved, other = claim(store)
+    store._write(f"UPDATE asyncsend_jobs SET state = '{by_hand}', reason = 'by-hand' WHERE id = {moved.id}")
+    settled = store.settle([Settlement(moved.id, moved.token, outcomes.finish()), Settlement(other.id, other.token, outcomes.finish())])
+    assert (settled.accepted, settled.late) == (1, (moved.id,))
+    assert (state(store, "a").value, store.find("a").reason, state(store, "b")) == (by_hand, "by-hand", State.DONE)
+
+
+def test_each_outcome_may_be_written_twice_and_is_accepted_twice(store):
+    """The second time is the repeat after a lost reply; a rescue forgets the token and is known again all the same."""
+    ends = [outcomes.finish(), outcomes.finish("{}"), outcomes.retry(60, "why", "x"), outcomes.snooze(60, "limit"), outcomes.bury("x", "y"), outcomes.hold("x", "y"), outcomes.cancel("x"), outcomes.release()]
+    for rescue in (False, True):
+        store._write("DELETE FROM asyncsend_jobs")
+        store.insert([new() for _ in ends])
+        wanted = [Settlement(job.id, job.token, end) for job, end in zip(claim(store), ends, strict=True)]
+        first = store.settle(wanted, rescue=rescue)
+        rows = store._rows("SELECT id, state, attempts, reason FROM asyncsend_jobs ORDER BY id")
+        assert first == store.settle(wanted, rescue=rescue) == (len(ends), ())
+        assert store._rows("SELECT id, state, attempts, reason FROM asyncsend_jobs ORDER BY id") == rows
+
+
+def test_an_outcome_that_was_set_aside_is_known_again(store):
+    store.insert([new(uid="a", unique_key="k")])
+    [job] = claim(store)
+    store._write("UPDATE asyncsend_jobs SET unique_slot = NULL")
+    store.insert([new(uid="b", unique_key="k")])
+    wanted = [Settlement(job.id, job.token, outcomes.retry(60, "why", "words"))]  # takes the key back, which is another's by now
+    assert store.settle(wanted) == store.settle(wanted) == (1, ())
+    assert (state(store, "a"), store.find("a").reason) == (State.HELD, "bad-row")
+
+
+def test_ending_twice_is_no_loss_of_the_lease_and_counts_nothing_twice(store):
+    seen = store.standing("default")
+    assert store.take("default", seen, "a" * 32, "lock", "host", 1, 120)
+    assert store.end("default", "a" * 32, "empty", 3, False, seen.generation + 1)
+    assert store.end("default", "a" * 32, "empty", 3, False, seen.generation + 1)
+    assert store.standing("default").lock_held == 3
+    store.take("default", store.standing("default"), "b" * 32, "lock", "host", 1, 120)
+    assert not store.end("default", "a" * 32, "empty", 3, False, seen.generation + 1)
+
+
 def test_release_keeps_the_place_in_the_queue_and_charges_nothing(store, clock):
     clock.set(1_800_000_000)
     store.insert([new(uid="first"), new(uid="second", run_at=clock() - 0.5 + 1)])

@@ -94,7 +94,7 @@ def _summary(report: Report) -> str:
     if report.stopped == "lock-held":
         return "Another run of this host is at work; this one leaves."
     if report.stopped == "held-elsewhere":
-        return "Another host is at work; this one leaves."
+        return "Another run holds the status row; this one leaves."
     return f"\r\x1b[KRun {report.generation}: {_counts(report)} in {report.seconds:.1f} s; stopped: {report.stopped}."
 
 

@@ -113,8 +113,8 @@ class Store(Protocol):
     def beat(self, scope: str, owner: str, lease: float) -> bool:
         """Renew the lease for `lease` seconds; False if the row belongs to somebody else now."""
 
-    def end(self, scope: str, owner: str, stopped: str, lock_held: int, pruned: bool) -> bool:
-        """Give the status row back, adding the runs that found the lock held; False if it was no longer ours."""
+    def end(self, scope: str, owner: str, stopped: str, lock_held: int, pruned: bool, generation: int | None = None) -> bool:
+        """Give the status row back, adding the runs that found the lock held; False if it was no longer ours. By `generation` a repeat knows its own work."""
 
     def open_run(self, scope: str, generation: int, host: str, pid: int) -> int:
         """The id of a new row of the history."""

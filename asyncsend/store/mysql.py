@@ -20,7 +20,7 @@ LOCK_WAIT = 1205
 CONFLICTS = {1213, LOCK_WAIT, 1020, 3572}  # deadlock, lock wait, record changed: the same transaction again
 LOST = {2006, 2013, 2055, 1053, 1927, 4031, 1317, 3024}  # gone away, lost during query, shutdown, killed, idle too long
 AWAY = {1040, 1203, 1226, 2002, 2003, 2005, 1129, 1158, 1159, 1160, 1161, 1152}  # too many connections, refused, network
-BLOCKED = {1290, 1792, 1836, 1114, 1021, 28, 3, 1028, 1030}  # read-only, disk full
+BLOCKED = {1290, 1792, 1836, 1036, 1114, 1021, 28, 3, 1028, 1030}  # read-only, disk full
 DENIED = {1044, 1045, 1049, 1142, 1143, 1227, 1698, 2059, 1524, 2061}
 MISFITS = {1264, 1292, 1366, 1406, 1690, 3140, 4025, 1048, 1265}  # out of range, cut, not a value of that column
 MISSING = {1146, 1054, 1051}
@@ -36,6 +36,7 @@ SOCKETS = (
     "/var/run/mysql/mysql.sock", "/var/mysql/mysql.sock", "/opt/lampp/var/mysql/mysql.sock",
 )  # fmt: skip
 CONNECT_TIMEOUT, READ_TIMEOUT = 5, 30
+SMALLEST_PACKET = 1024 * 1024  # max_allowed_packet was 1 MiB by default in MySQL 5.5, and some hosts kept it
 
 
 class MySQLStore(SqlStore):
@@ -108,6 +109,7 @@ class MySQLStore(SqlStore):
                 self._connection = self._connect()
             try:
                 with self._connection.cursor() as cursor:
+                    self._check_packet(cursor, statement, params)
                     matched = cursor.execute(statement, params)
                     return list(cursor.fetchall()), matched
             except pymysql.err.Error as error:
@@ -120,6 +122,16 @@ class MySQLStore(SqlStore):
                     raise DatabaseUnreachable(f"the {self.name} is locked by another session ({error}): the next run tries again") from error
                 raise self._ours(error) from error
         raise AssertionError("unreachable: the loop above returns or raises")
+
+    def _check_packet(self, cursor: Any, statement: str, params: Params) -> None:
+        """InvalidJob for a statement no packet of this server can hold: it would hang up in the middle, as if it were away."""
+        if sum(len(value) for value in params.values() if isinstance(value, str)) < SMALLEST_PACKET // 4:
+            return
+        size = len(cursor.mogrify(statement, params).encode("utf-8", "replace"))
+        cursor.execute("SELECT @@max_allowed_packet")
+        limit = cursor.fetchall()[0][0]
+        if size >= limit:
+            raise InvalidJob(f"the row takes {size:,} bytes, the server's max_allowed_packet is {limit:,}: put large content in a file, or ask your host for 16M")
 
     def _in_transaction(self) -> bool:
         """Whether a conflict hit inside BEGIN…COMMIT: then the whole transaction must be rolled back and done again."""
@@ -146,6 +158,11 @@ class MySQLStore(SqlStore):
             return ConnectionLost(f"{code}: {text}")
         if code in BLOCKED:
             return DatabaseUnreachable(f"the {self.name} takes no writes ({code}: {text}): free space, or wait until it is writable again")
+        if code == 1665:
+            return ConfigurationError(
+                f"the {self.name} writes its binary log by statement, which allows no READ COMMITTED ({code}):"
+                " ask your host for binlog_format = MIXED or ROW, or for transaction isolation REPEATABLE-READ"
+            )
         if code in DENIED:
             return ConfigurationError(f"the {self.name} refuses us ({code}: {text}): check user, password and rights in ASYNCSEND_DATABASE_URL")
         if code in MISSING:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
+import time
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -59,6 +60,7 @@ def resolved(method: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(method)
     def again(*args: P.args, **kwargs: P.kwargs) -> R:
         store: Any = args[0]
+        lost_at = None
         for attempt in range(store.RECONNECTS):
             store.repeating = attempt > 0
             try:
@@ -71,7 +73,8 @@ def resolved(method: Callable[P, R]) -> Callable[P, R]:
                 if isinstance(lost, DatabaseUnreachable) and (attempt == 0 or attempt + 1 == store.RECONNECTS):
                     raise  # away from the beginning; what was lost on the way may be back in a moment
                 store.forget_connection()
-                if attempt + 1 == store.RECONNECTS:
+                lost_at = lost_at or time.monotonic()
+                if attempt + 1 == store.RECONNECTS or time.monotonic() - lost_at > store.PATIENCE:
                     raise store.unreachable(lost) from lost
                 store.pause_before_reconnect(attempt)
         raise AssertionError("unreachable: the loop above returns or raises")
@@ -83,6 +86,7 @@ class SqlStore:
     """The shared half of both stores. A subclass connects, executes, inserts and names its errors."""
 
     RECONNECTS = 5
+    PATIENCE = 4.0  # seconds after the first loss in which to begin another try: a server that hangs must not hang us five times
     BEGIN = "BEGIN"
     repeating = False  # whether the method at work is called again, because the fate of its first try is unknown
 
@@ -198,8 +202,8 @@ class SqlStore:
         )  # fmt: skip
 
     @resolved
-    def end(self, scope: str, owner: str, stopped: str, lock_held: int, pruned: bool) -> bool:
-        return (
+    def end(self, scope: str, owner: str, stopped: str, lock_held: int, pruned: bool, generation: int | None = None) -> bool:
+        ended = (
             self._write(
                 "UPDATE asyncsend_status SET status = 'idle', owner = NULL, finished_at = NOW(6), stopped = :stopped,"
                 " lock_held = lock_held + :lock_held, pruned_at = CASE WHEN :pruned = 1 THEN NOW(6) ELSE pruned_at END"
@@ -208,6 +212,9 @@ class SqlStore:
             )
             == 1
         )  # fmt: skip
+        # Nobody's, and still of our generation: ended by an earlier try of this very call, whose reply was lost.
+        mine = "SELECT 1 FROM asyncsend_status WHERE scope = :scope AND owner IS NULL AND generation = :generation"
+        return ended or bool(self._rows(mine, scope=scope, generation=generation))
 
     @resolved
     def open_run(self, scope: str, generation: int, host: str, pid: int) -> int:
@@ -388,7 +395,7 @@ class SqlStore:
             matched += self._settle_one(settlement, owner, rescue)
         if matched == len(settlements):
             return Settled(matched)
-        return self._sort_out_late(settlements)
+        return self._sort_out_late(settlements, rescue=rescue)
 
     def _settle_one(self, settlement: Settlement, owner: str | None, rescue: bool) -> int:
         outcome = settlement.outcome
@@ -406,11 +413,20 @@ class SqlStore:
             finished=int(finished), reason=outcome.reason, error=storable(outcome.error), result=storable(outcome.result), rescue=int(rescue), owner=owner,
         )  # fmt: skip
 
-    def _sort_out_late(self, settlements: Sequence[Settlement]) -> Settled:
-        """Rows our token still marks but that are no longer running were written by an earlier try of this very call; the others are late."""
-        by_id = {settlement.job_id: settlement.token for settlement in settlements}
-        rows = self._rows("SELECT id, state, token FROM asyncsend_jobs WHERE id IN :ids", ids=sorted(by_id))
-        ours = {job_id for job_id, state, token in rows if _hex(token) == by_id[job_id] and state != State.RUNNING}
+    def _sort_out_late(self, settlements: Sequence[Settlement], *, rescue: bool = False) -> Settled:
+        """
+        Rows our token still marks, in the state their outcome wanted, were written by an earlier try of this very call; the others are late.
+
+        So is one that somebody cancelled by hand while it ran: its token is still there, but the outcome is not what stands in the row.
+        """
+        by_id = {settlement.job_id: settlement for settlement in settlements}
+        rows = self._rows("SELECT id, state, token, reason FROM asyncsend_jobs WHERE id IN :ids", ids=sorted(by_id))
+        ours = {
+            job_id
+            for job_id, state, token, reason in rows
+            if (_hex(token) == by_id[job_id].token or (rescue and token is None))
+            and (state == by_id[job_id].outcome.state or (state == State.HELD and _text(reason) == "bad-row"))
+        }
         late = tuple(job_id for job_id in sorted(by_id) if job_id not in ours)
         return Settled(len(by_id) - len(late), late)
 
@@ -563,12 +579,13 @@ def insert_rows(rows: Rows, jobs: Sequence[NewJob]) -> list[str]:
         for job in jobs:
             if job.unique_key is not None:
                 continue
-            chunk.append(job)
-            size += len(job.payload) + 300
-            if len(chunk) == 500 or size > 900_000:  # MySQL 5.5's max_allowed_packet was 1 MiB, and some hosts kept it
+            more = len(job.payload.encode("utf-8", "replace")) + 300
+            if len(chunk) == 500 or (chunk and size + more > 900_000):  # MySQL 5.5's max_allowed_packet was 1 MiB, and some hosts kept it
                 _insert_chunk(rows, chunk)
                 done |= {one.uid for one in chunk}
                 chunk, size = [], 0
+            chunk.append(job)
+            size += more
         if chunk:
             _insert_chunk(rows, chunk)
             done |= {one.uid for one in chunk}

@@ -20,6 +20,7 @@ class SQLiteStore(SqlStore):
     """One connection to one file. `clock` (seconds since 1970) is the database clock; SQLite has none but the host's."""
 
     RECONNECTS = 3  # each has waited ten seconds for the lock
+    PATIENCE = 60.0
     BEGIN = "BEGIN IMMEDIATE"  # take the write lock at once: an upgrade in the middle could fail with SQLITE_BUSY
 
     def __init__(self, url: str, prefix: str, clock: Callable[[], float] | None = None) -> None:
