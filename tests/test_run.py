@@ -495,6 +495,20 @@ def test_queues_are_served_in_order_and_paused_ones_not(lite):
     assert effects(lite)[-1] == "paused"
 
 
+def test_blanks_at_the_end_of_a_queue_s_name_neither_stop_the_queue_nor_get_past_its_pause(shop):
+    for queue in ("default ", "default", "default  "):
+        shop.insert("mark", json.dumps({"name": f"[{queue}]".replace(" ", "_")}), queue=queue)
+    shop("pause", "default")
+    shop.quiet("run")
+    assert effects(shop) == []
+    assert "its queue default is paused" in shop("why", "1").stdout
+    shop("resume", "default")
+    due = [queue for queue in json.loads(shop("status", "--json").stdout)["queues"] if queue["state"] == "ready"]
+    assert [(queue["queue"], queue["jobs"], queue["due"]) for queue in due] == [("default", 3, 3)]
+    shop.quiet("run", "--queues", "default")
+    assert sorted(effects(shop)) == ["[default]", "[default_]", "[default__]"]
+
+
 def test_an_urgent_job_overtakes_a_long_backlog(lite):
     lite.tasks(TASKS)
     for number in range(60):
