@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from asyncsend import deathsig
 from asyncsend import execute as executing
 from asyncsend.errors import ConfigurationError, DatabaseUnreachable
-from asyncsend.job import MAX_TEXT, Job, Outcome, printable
+from asyncsend.job import MAX_TEXT, Job, Outcome, printable, without
 from asyncsend.tasks import Policy
 from asyncsend.worker import Child, as_line
 
@@ -325,9 +325,9 @@ class Workers:
     def _finish(self, worker: Worker, job: Job, outcome: Outcome) -> None:
         tail, worker.tail = worker.tail, b""
         if tail and outcome.error is not None and outcome.verb in ("retry", "bury", "hold"):
-            said = printable(tail.decode("utf-8", "replace").strip())
+            said = printable(without(self.settings.secrets, tail.decode("utf-8", "replace").strip())[-1500:])
             if said:
-                outcome = outcome._replace(error=f"{outcome.error} It printed: {said[-1500:]}"[:MAX_TEXT])
+                outcome = outcome._replace(error=f"{outcome.error} It printed: {said}"[:MAX_TEXT])
         self._finished.append((job, outcome))
 
     def _drain_output(self, worker: Worker) -> None:
