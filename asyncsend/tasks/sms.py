@@ -276,7 +276,7 @@ def _append(path: Path, values: dict[str, Any]) -> None:
     """One JSON line in the local file that stands in for a gateway; a repeated attempt of the same job adds none."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "r+", encoding="utf-8") as file:
+        with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "r+", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if not any(f'"key": "{values["key"]}"' in line for line in file):
                 file.write(json.dumps(values, ensure_ascii=False) + "\n")
