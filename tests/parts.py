@@ -125,6 +125,8 @@ def _installed_mariadb() -> Server:
     def up():
         if process.poll() is not None:
             pytest.fail(f"mariadbd died:\n{(folder / 'out.log').read_text('utf-8', 'replace')[-2000:]}", pytrace=False)
+        if not os.path.exists(server.socket):
+            return False  # PyMySQL leaves its socket open when it cannot connect, and Python complains of that in some later test
         try:
             server.connect().close()
         except pymysql.Error:
@@ -350,6 +352,7 @@ class SmtpSink:
 
         sink = self
         self.mails: list[tuple[str, str, bytes]] = []  # sender, recipient, content
+        self.recipients: list[str] = []  # of every RCPT that was taken
         self.connections = 0
         self.replies: dict[str, list[str]] = {"MAIL": [], "RCPT": [], "DATA": []}  # next replies of each step, instead of accepting
         self.after_dot = "accept"  # accept | cut (take it, never answer) | swallow (cut before taking it)
@@ -365,6 +368,7 @@ class SmtpSink:
                 if sink.replies["RCPT"]:
                     return sink._said(server, sink.replies["RCPT"].pop(0))
                 envelope.rcpt_tos.append(address)
+                sink.recipients.append(address)
                 return "250 OK"
 
             async def handle_DATA(self, server, session, envelope):
