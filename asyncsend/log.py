@@ -44,6 +44,7 @@ EVENTS = {
     "job-released": ("INFO", "Job goes back unstarted."),
     "job-late": ("ERROR", "A result came too late and was refused: the claim was no longer ours."),
     "worker-died": ("ERROR", "A worker process died."),
+    "worker-replaced": ("WARN", "Jobs left too many descriptors or too much memory behind; another worker goes on."),
     "worker-timeout": ("ERROR", "A job overstayed its timeout; its process group is ended."),
     "orphans-killed": ("WARN", "Processes that jobs had left behind were ended."),
     "module-failed": ("ERROR", "A module of ASYNCSEND_TASKS cannot be imported; its tasks wait."),

@@ -307,6 +307,9 @@ class Workers:
                 elif outcome.seconds > 0.2:
                     worker.size = 1
                 self._deaths_in_a_row = 0
+                if "leaving" in message:
+                    worker.killed_for = "leaving"  # it takes no more, and what it had not begun goes to another
+                    self.log.event("worker-replaced", pid=worker.pid, job=job.id, task=job.task)
                 self._finish(worker, job, outcome)
 
     def _greeted(self, worker: Worker, message: dict[str, Any]) -> None:
@@ -412,7 +415,7 @@ class Workers:
             else:
                 unresolved.append(job)
         head = unresolved[0] if unresolved else None
-        if head and ((head.id, head.token or "") in started or self.journal_broken or head.started_at is not None):
+        if head and worker.killed_for != "leaving" and ((head.id, head.token or "") in started or self.journal_broken or head.started_at is not None):
             self._died_with(worker, unresolved.pop(0), code)
         elif not worker.killed_for:
             self._deaths_in_a_row += 1
