@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: help demo test lint types bench torture clean
+.PHONY: help demo test lint types audit bench torture clean
 
 help:  ## list these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -15,6 +15,7 @@ test: $(VENV)/.tested  ## install what is missing, then check style and types an
 	tests/install-servers.sh
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive asyncsend
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.tested  ## style only
@@ -22,6 +23,15 @@ lint: $(VENV)/.tested  ## style only
 
 types: $(VENV)/.tested  ## types only
 	$(BIN)/mypy
+
+audit: $(VENV)/.tested  ## known weaknesses of our code and of what it stands on; asks the advisory service, so it needs the network
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive asyncsend
+	@$(BIN)/python -m pip freeze --exclude-editable > $(VENV)/frozen.txt
+	@$(BIN)/pip-audit --strict --disable-pip --no-deps --progress-spinner off --requirement $(VENV)/frozen.txt > $(VENV)/audited.txt 2>&1; \
+	code=$$?; tail -n 40 $(VENV)/audited.txt; \
+	if grep -qE 'ConnectionError|ServiceError|could not be audited|[Cc]ould not connect|timed out' $(VENV)/audited.txt; then \
+		echo "NOT AUDITED: the advisory service cannot be reached from this machine, so nothing is known; run make audit where there is a network"; exit 1; \
+	fi; exit $$code
 
 bench: $(VENV)/.tested  ## the empty tick against a bare Python that asks two queries
 	$(BIN)/python benchmarks/tick.py

@@ -5,7 +5,12 @@ from __future__ import annotations
 
 def main() -> None:
     import os
+    import sys
 
+    # `python -m` looks for modules in the current folder first, and that may be anybody's: a click.py there is not ours to execute.
+    first = sys.path[0] if sys.path and not sys.flags.safe_path else ""
+    if first and os.path.isdir(first) and os.path.samefile(first, ".") and not os.path.samefile(first, os.path.join(os.path.dirname(__file__), "..")):
+        del sys.path[0]
     # Whoever starts us may have closed 0, 1 or 2: then the lock or a socket would get that number, and a print would go into it.
     for descriptor in range(3):
         try:

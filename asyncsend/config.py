@@ -49,6 +49,10 @@ DECLARED: dict[str, tuple[str, str]] = {
 }
 SECRET = ("ASYNCSEND_DATABASE_URL", "ASYNCSEND_EMAIL_URL", "ASYNCSEND_SMS_URL", "ASYNCSEND_WEBHOOK_SECRET")
 
+# What the names of secrets look like, in the query of a URL and in a gateway's template; ssl_key is the path of a file.
+SECRET_NAME = re.compile("(?!ssl_key$).*(pass|pwd|secret|token|auth|key)", re.IGNORECASE)
+_PARAMETER = re.compile("([?&])([^=&#]+)=([^&#]+)")
+
 # Folders that web servers publish, by their names in cPanel, Plesk, DirectAdmin, Debian and IIS.
 WEB_ROOTS = ("public_html", "htdocs", "httpdocs", "httpsdocs", "wwwroot", "public_ftp")
 
@@ -96,7 +100,7 @@ class Settings(NamedTuple):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The values that may appear in no log, error or output: passwords of URLs, keys."""
+        """The values that may appear in no log, error or output: passwords of URLs and of their parameters, keys."""
         from urllib.parse import unquote, urlsplit
 
         found = {part for secret in self.webhook_secrets for part in (secret, secret.removeprefix("whsec_"))}
@@ -105,6 +109,9 @@ class Settings(NamedTuple):
             if ":" in netloc.rpartition("@")[0]:
                 password = netloc.rpartition("@")[0].partition(":")[2]
                 found |= {password, unquote(password)}
+            for _, name, value in _PARAMETER.findall(url):
+                if SECRET_NAME.match(name):
+                    found |= {value, unquote(value), unquote(value.replace("+", " "))}
         return tuple(sorted((secret for secret in found if len(secret) >= 4), key=len, reverse=True))
 
 
@@ -144,7 +151,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     return Settings(
         home=home,
         database_url=checked("ASYNCSEND_DATABASE_URL", _url, _URL_RULE) or f"sqlite:///{home / 'asyncsend.sqlite3'}",
-        table_prefix=checked("ASYNCSEND_TABLE_PREFIX", _prefix, "use 1 to 32 letters, digits or _"),
+        table_prefix=checked("ASYNCSEND_TABLE_PREFIX", _prefix, "use 1 to 32 letters, digits or _, no digit first, and not sqlite_, which SQLite keeps for itself"),
         task_modules=checked("ASYNCSEND_TASKS", _modules, ""),
         import_path=path("ASYNCSEND_PATH", Path("~").expanduser()),
         queues=checked("ASYNCSEND_QUEUES", queue_order, ""),
@@ -178,11 +185,12 @@ def queue_order(text: str) -> tuple[str, ...]:
 
 
 def masked(name: str, value: str) -> str:
-    """The value as it may be shown: the password of a URL and whole keys become ***."""
+    """The value as it may be shown: passwords of a URL and whole keys become ***."""
     if name not in SECRET or not value:
         return value
     if "://" in value:
-        return re.sub(r"(://[^:]*:).*(@)", r"\1***\2", value, flags=re.DOTALL)
+        shown = re.sub(r"(://[^:]*:).*(@)", r"\1***\2", value, flags=re.DOTALL)
+        return _PARAMETER.sub(lambda found: f"{found[1]}{found[2]}=***" if SECRET_NAME.match(found[2]) else found[0], shown)
     return "***"
 
 
@@ -202,10 +210,7 @@ def _read_env_file(path: Path) -> dict[str, str]:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise ConfigurationError(f"{path} is not a file: run `mv {_quoted(path)} {_quoted(f'{path}.old')}` and write your settings to {path}")
-        if found.st_mode & 0o077:
-            raise ConfigurationError(f"{path} holds passwords and can be read by others (mode {found.st_mode & 0o777:04o}): run `chmod 600 {_quoted(path)}`")
-        if found.st_uid not in (os.getuid(), 0):
-            raise ConfigurationError(f"{path} belongs to another user (uid {found.st_uid}): run `chown {os.getuid()} {_quoted(path)}` or write your own")
+        assert_private(path, found)
         root = published(path)
         if root:
             private = next(folder for folder in (Path("~").expanduser() / name for name in _private_names()) if not folder.exists())
@@ -229,6 +234,14 @@ def _read_env_file(path: Path) -> dict[str, str]:
             f"{path} is not UTF-8 at byte {error.start}: run `(umask 077; iconv -f latin1 -t utf-8 {_quoted(path)} > {new}) && mv {new} {_quoted(path)}`"
         ) from error
     return _parsed(text, path) if text.strip() else {}
+
+
+def assert_private(path: Path, found: os.stat_result) -> None:
+    """Return if only its owner, who is us or root, can read this file of passwords; ConfigurationError with the command that mends it otherwise."""
+    if found.st_mode & 0o077:
+        raise ConfigurationError(f"{path} holds passwords and can be read by others (mode {found.st_mode & 0o777:04o}): run `chmod 600 {_quoted(path)}`")
+    if found.st_uid not in (os.getuid(), 0):
+        raise ConfigurationError(f"{path} belongs to another user (uid {found.st_uid}): run `chown {os.getuid()} {_quoted(path)}` or write your own")
 
 
 def _parsed(text: str, path: Path) -> dict[str, str]:
@@ -307,7 +320,7 @@ def _url(text: str) -> str:
 
 
 def _prefix(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_]{1,32}", text):
+    if not re.fullmatch(r"(?!sqlite_)[A-Za-z_][A-Za-z0-9_]{0,31}", text, re.IGNORECASE | re.ASCII):
         raise ValueError(text)
     return text
 

@@ -229,13 +229,14 @@ def _tasks(settings: Settings) -> Iterator[Finding]:
 
     if settings.task_modules:
         program = (
-            "import json, os, sys; out = os.dup(1); os.dup2(2, 1)\n"
+            f"import sys; sys.path.append({os.path.dirname(os.path.dirname(__file__))!r})\n"
+            "import json, os; out = os.dup(1); os.dup2(2, 1)\n"
             "from asyncsend import config\nfrom asyncsend.tasks import Tasks\n"
             "tasks = Tasks(config.load(os.environ)); tasks.load_modules()\n"
             "os.write(out, json.dumps([tasks.names(), tasks.failed_modules]).encode())"
         )
         try:
-            done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=False)
+            done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, timeout=60, check=False)
             names, failed = json.loads(done.stdout)
         except (subprocess.TimeoutExpired, ValueError):
             yield Finding("tasks", FAIL, f"importing {', '.join(settings.task_modules)} ends or hangs the process", f"run `{sys.executable} -c 'import {settings.task_modules[0]}'` and mend it")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from asyncsend import job as outcomes
 from asyncsend.answers import Answer, BadPayload, Cancel, Refused, Retry, Snooze, Unknown
 from asyncsend.errors import ConfigurationError
-from asyncsend.job import MAX_RESULT_BYTES, MAX_TEXT, MAX_TIMEOUT_SECONDS, Job, Outcome, members_of, printable
+from asyncsend.job import MAX_RESULT_BYTES, MAX_TEXT, MAX_TIMEOUT_SECONDS, Job, Outcome, members_of, printable, without
 from asyncsend.tasks import AT_MOST_ONCE, Policy
 
 if TYPE_CHECKING:
@@ -66,18 +66,18 @@ def execute(job: Job, tasks: Tasks, chance: Callable[[], float], clock: Callable
     except Answer as raised:
         answer = raised
     except BaseException as error:  # noqa: BLE001 - the whole point: nothing a task raises may end the run
-        answer = Retry(None, described(error), reason="exited" if isinstance(error, SystemExit) else "exception")
+        answer = Retry(None, described(error, tasks.secrets), reason="exited" if isinstance(error, SystemExit) else "exception")
     try:
-        outcome = meaning(answer, job, task.policy, chance)
+        outcome = meaning(answer, job, task.policy, chance, tasks.secrets)
     except Exception as error:  # noqa: BLE001 - an answer of a class of the user's own, or one made of the wrong values
-        unreadable = f"the task's answer, a {type(answer).__name__}, cannot be read ({described(error)}): make it of text and a number of seconds"
+        unreadable = f"the task's answer, a {type(answer).__name__}, cannot be read ({described(error, tasks.secrets)}): make it of text and a number of seconds"
         outcome = _again(job, task.policy, None, "bad-answer", unreadable, chance)
     return outcome._replace(seconds=clock() - began)
 
 
-def meaning(answer: Answer, job: Job, policy: Policy, chance: Callable[[], float]) -> Outcome:
-    """What an answer leads to for this job: its attempts, its policy."""
-    why = printable(_words(answer))
+def meaning(answer: Answer, job: Job, policy: Policy, chance: Callable[[], float], secrets: tuple[str, ...] = ()) -> Outcome:
+    """What an answer leads to for this job: its attempts, its policy. None of these secrets gets into its words."""
+    why = printable(_words(answer, secrets))
     match answer:
         case Cancel():
             return outcomes.cancel("cancelled-by-task", why)
@@ -127,9 +127,9 @@ def parsed(payload: str) -> dict[str, Any]:
         raise BadPayload(str(error)) from error
 
 
-def described(error: BaseException) -> str:
+def described(error: BaseException, secrets: tuple[str, ...] = ()) -> str:
     """An exception in words: class, message, and where in the task it was raised; safe for exceptions that cannot even be printed."""
-    words = _words(error)
+    words = _words(error, secrets)
     if isinstance(error, SystemExit):
         return f"the task called sys.exit({printable(words, 60)}): return instead"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_OUR_FOLDER)][-3:]
@@ -137,9 +137,9 @@ def described(error: BaseException) -> str:
     return f"{type(error).__name__}: {printable(words, 1500)}" + (f" [{where}]" if where else "")
 
 
-def _words(error: BaseException) -> str:
+def _words(error: BaseException, secrets: tuple[str, ...]) -> str:
     try:
-        return str(error)
+        return without(secrets, str(error))
     except BaseException as inner:  # noqa: BLE001 - __str__ of somebody else's exception may do anything
         return f"(its message raises {type(inner).__name__})"
 

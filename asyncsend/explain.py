@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from asyncsend.job import State
 from asyncsend.lock import LEASE_ONLY
+from asyncsend.queues import named
 from asyncsend.times import spoken, stamp
 
 if TYPE_CHECKING:
@@ -47,11 +48,12 @@ def _waits_for(job: Job, standing: Standing, pauses: Mapping[str, datetime | Non
     if job.run_at and job.run_at > standing.now:
         tries = f"attempt {job.attempts + 1}" if job.attempts else "it"
         return f"{tries} is due at {stamp(job.run_at, zone)}, in {spoken((job.run_at - standing.now).total_seconds())}"
-    if job.queue in pauses:
-        until = pauses[job.queue]
-        return f"its queue {job.queue} is paused until {stamp(until, zone) if until else '`asyncsend resume ' + job.queue + '`'}"
-    if "*" not in order and job.queue not in order:
-        return f"no run serves its queue {job.queue}: ASYNCSEND_QUEUES is {','.join(order)}"
+    queue = named(job.queue)
+    if queue in pauses:
+        until = pauses[queue]
+        return f"its queue {queue} is paused until {stamp(until, zone) if until else '`asyncsend resume ' + queue + '`'}"
+    if "*" not in order and queue not in order:
+        return f"no run serves its queue {queue}: ASYNCSEND_QUEUES is {','.join(order)}"
     if standing.alive:
         return f"due, behind the jobs that the present run on {standing.host} executes"
     return f"due, and {next_run(standing, zone)}"

@@ -15,7 +15,7 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from asyncsend.job import printable
+from asyncsend.job import printable, without
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +45,7 @@ EVENTS = {
     "job-released": ("INFO", "Job goes back unstarted."),
     "job-late": ("ERROR", "A result came too late and was refused: the claim was no longer ours."),
     "worker-died": ("ERROR", "A worker process died."),
+    "worker-replaced": ("WARN", "Jobs left too many descriptors or too much memory behind; another worker goes on."),
     "worker-timeout": ("ERROR", "A job overstayed its timeout; its process group is ended."),
     "orphans-killed": ("WARN", "Processes that jobs had left behind were ended."),
     "module-failed": ("ERROR", "A module of ASYNCSEND_TASKS cannot be imported; its tasks wait."),
@@ -75,18 +76,14 @@ class Log:
         """Write one line. Never raises."""
         level, sentence = EVENTS[name]
         when = datetime.fromtimestamp(self.clock(), self.zone).astimezone(self.zone)
-        words = "".join(f" {key}={_quoted(self._without_secrets(value))}" for key, value in facts.items() if value is not None)
+        words = "".join(f" {key}={_quoted(self._shown(value))}" for key, value in facts.items() if value is not None)
         line = f"{when:%Y-%m-%d %H:%M:%S%z} {level:5} {sentence} event={name}{words}"
         self._write(line)
         if self.echo:
             self.echo(line)
 
-    def _without_secrets(self, value: Any) -> str:
-        """The value as text; masked before it is quoted and cut, for a quoted or cut secret would not be recognised."""
-        text = f"{value:.3f}" if isinstance(value, float) else str(value)
-        for secret in self.secrets:
-            text = text.replace(secret, "***")
-        return text
+    def _shown(self, value: Any) -> str:
+        return without(self.secrets, f"{value:.3f}" if isinstance(value, float) else str(value))
 
     def _write(self, line: str) -> None:
         import logging

@@ -12,14 +12,20 @@ def in_order(existing: Iterable[str], order: Sequence[str], paused: Container[st
     """
     The existing queues in the order to serve them, without the paused ones.
 
-    `*` in `order` stands for every queue it does not name, by name; without `*` only the named ones are served.
+    `*` in `order` stands for every queue it does not name, by name; without `*` only the named ones are served. Blanks at
+    the end of an existing name count for nothing: to MySQL `default ` equals `default`, and it may hand out either.
 
     >>> in_order(["low", "b", "a", "critical"], ["critical", "*", "low"])
     ['critical', 'a', 'b', 'low']
     """
-    present = [queue for queue in existing if queue not in paused]
-    others = sorted(queue for queue in present if queue not in order or queue == "*")
+    present = sorted(queue for queue in existing if named(queue) not in paused)
+    others = [queue for queue in present if named(queue) not in order or queue == "*"]
     served: list[str] = []
     for name in order:
-        served += others if name == "*" else [name] if name in present else []
+        served += others if name == "*" else [queue for queue in present if named(queue) == name]
     return served
+
+
+def named(queue: str) -> str:
+    """The name by which people know the queue of a row: without the blanks that a producer left at its end."""
+    return queue.rstrip(" ")

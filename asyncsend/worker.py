@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from asyncsend.workers import Workers
 
 
+MAX_GROWTH = 256 * 1024  # kilobytes by which the jobs of one worker may swell it
+
+
 class Child:
     """The worker's side of the fork. `parent` is the run's side as it was at that moment; nothing of it is written here that the run would see."""
 
@@ -30,6 +34,9 @@ class Child:
         self.parent, self.jobs, self.output = parent, jobs, output
         self.me = os.getpid()
         self.session = ""
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self.most_descriptors = limit // 2 if limit > 0 else 1 << 16
+        self.most_kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + MAX_GROWTH
 
     def work(self) -> None:
         """Execute until the run says no more; never returns."""
@@ -91,7 +98,22 @@ class Child:
                 journal.finished(job.id, token, outcome)
         except OSError:
             journal, self.parent.journal_broken = None, True
-        self._say({"outcome": outcome.as_dict()} | ({} if journal else {"journal": "broken"}))
+        leaving = self._leaked()
+        self._say({"outcome": outcome.as_dict()} | ({} if journal else {"journal": "broken"}) | ({"leaving": True} if leaving else {}))
+        if leaving:
+            tasks.close()
+            os._exit(0)
+
+    def _leaked(self) -> bool:
+        """Whether the jobs so far left so many descriptors or so much memory behind that the next one would suffer: another worker takes over."""
+        try:
+            lowest_free = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            os.close(lowest_free)
+        except OSError:
+            return True
+        if lowest_free > self.most_descriptors:
+            return True
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > self.most_kilobytes
 
     def _say(self, message: dict[str, Any]) -> None:
         self.jobs.sendall(json.dumps(message, separators=(",", ":")).encode() + b"\n")

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from asyncsend import deathsig
 from asyncsend import execute as executing
 from asyncsend.errors import ConfigurationError, DatabaseUnreachable
-from asyncsend.job import MAX_TEXT, Job, Outcome, printable
+from asyncsend.job import MAX_TEXT, Job, Outcome, printable, without
 from asyncsend.tasks import Policy
 from asyncsend.worker import Child, as_line
 
@@ -323,6 +323,9 @@ class Workers:
                 elif outcome.seconds > 0.2:
                     worker.size = 1
                 self._deaths_in_a_row = 0
+                if "leaving" in message:
+                    worker.killed_for = "leaving"  # it takes no more, and what it had not begun goes to another
+                    self.log.event("worker-replaced", pid=worker.pid, job=job.id, task=job.task)
                 self._finish(worker, job, outcome)
         self.backlog.extendleft(reversed(returned))
 
@@ -342,9 +345,9 @@ class Workers:
     def _finish(self, worker: Worker, job: Job, outcome: Outcome) -> None:
         tail, worker.tail = worker.tail, b""
         if tail and outcome.error is not None and outcome.verb in ("retry", "bury", "hold"):
-            said = printable(tail.decode("utf-8", "replace").strip())
+            said = printable(without(self.settings.secrets, tail.decode("utf-8", "replace").strip())[-1500:])
             if said:
-                outcome = outcome._replace(error=f"{outcome.error} It printed: {said[-1500:]}"[:MAX_TEXT])
+                outcome = outcome._replace(error=f"{outcome.error} It printed: {said}"[:MAX_TEXT])
         self._finished.append((job, outcome))
 
     def _drain_output(self, worker: Worker) -> None:
@@ -430,7 +433,7 @@ class Workers:
                 unresolved.append(job)
         head = unresolved[0] if unresolved else None
         # Without a mark and without a record it cannot have begun: the worker would have sent it back.
-        if head and (started is None or (head.id, head.token or "") in started or head.started_at is not None):
+        if head and worker.killed_for != "leaving" and (started is None or (head.id, head.token or "") in started or head.started_at is not None):
             self._died_with(worker, unresolved.pop(0), code)
         elif not worker.killed_for:
             self._deaths_in_a_row += 1

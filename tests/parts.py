@@ -169,6 +169,8 @@ class PrivateServer(Server):
         def up():
             if self.process.poll() is not None:
                 pytest.fail(f"mariadbd died:\n{(folder / 'out.log').read_text('utf-8', 'replace')[-2000:]}", pytrace=False)
+            if not os.path.exists(self.socket):
+                return False  # PyMySQL leaves its socket open when it cannot connect, and Python complains of that in some later test
             try:
                 self.connect().close()
             except pymysql.Error:
@@ -460,6 +462,7 @@ class SmtpSink:
                 if sink.replies["RCPT"]:
                     return sink._said(server, sink.replies["RCPT"].pop(0))
                 envelope.rcpt_tos.append(address)
+                sink.recipients.append(address)
                 return "250 OK"
 
             async def handle_DATA(self, server, session, envelope):

@@ -140,6 +140,18 @@ BAD_PAYLOADS = [
 ]  # fmt: skip
 
 
+def test_a_task_of_ones_own_goes_to_its_own_queue_from_the_command_line_too(lite):
+    lite.tasks("print('hello from the module')\nfrom asyncsend import task\n@task(queue='reports')\ndef build(): ...\n")
+    assert lite("enqueue", "build").stdout.strip() == lite.rows("uid")[0][0]
+    lite("enqueue", "build", "--queue", "urgent")
+    lite("enqueue", "email", MAIL)
+    assert lite.rows("queue") == [("reports",), ("urgent",), ("default",)]
+    lite.tasks("import sys; sys.exit('\x1b[2J')")
+    assert "shop_tasks cannot be imported" in lite("enqueue", "build").stderr, "and it is enqueued all the same"
+    assert lite("enqueue", "email", MAIL).stderr == "", "a mail costs no import"
+    assert lite.rows("queue", "id > 3") == [("default",)] * 2
+
+
 @pytest.mark.parametrize(("payload", "says"), BAD_PAYLOADS, ids=range(len(BAD_PAYLOADS)))
 def test_a_bad_payload_is_refused_with_the_limit_named_and_nothing_is_stored(lite, payload, says):
     assert says in one_sentence(call(lite, "enqueue", "email", "-", code=2, stdin=payload))
@@ -228,6 +240,23 @@ def test_destructive_verbs_count_ask_and_take_yes_and_dry_run(site):
     site.sql("UPDATE asyncsend_jobs SET state = 'held'")
     call(site, "release", "--all", "--yes")
     assert site.rows("state") == [("ready",)] * 2
+
+
+def test_a_number_that_is_one_job_s_uid_and_another_s_id_changes_neither_until_it_is_said_which(site):
+    site.insert("email", "{}")
+    site.insert("email", "{}", uid="1")
+    for verb in (["cancel", "1"], ["retry", "1"], ["release", "1"], ["dead", "purge", "1", "--yes"], ["cancel", "2", "1"]):
+        assert "say uid=1 or id=1. Nothing was changed" in call(site, *verb, code=2).stderr, verb
+    assert site.rows("state") == [("ready",)] * 2
+    shown = call(site, "job", "1", "--json")
+    assert json.loads(shown.stdout)["id"] == 2, "the exact uid wins"
+    assert "say uid=1 or id=1" in shown.stderr
+    assert json.loads(call(site, "job", "id=1", "--json").stdout)["uid"] is None
+    assert "(id 1)" in call(site, "cancel", "id=1").stderr
+    assert site.rows("id, state") == [(1, "cancelled"), (2, "ready")]
+    assert "(id 2)" in call(site, "cancel", "uid=1").stderr
+    call(site, "job", "uid=2", code=2)
+    assert call(site, "job", "2").stderr == ""
 
 
 # ── status ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -270,7 +270,7 @@ def test_a_variable_with_a_line_break_in_its_name_stays_one_line(home):
 
 BAD = {
     "ASYNCSEND_DATABASE_URL": ["shop", "mysql://[::1/shop", "mysql://u:p@h:99999/shop", "mysql://u:p@h:port/shop", "mysql://u:a\nb@h/shop"],
-    "ASYNCSEND_TABLE_PREFIX": ["", "a b", "x;drop table y", "ü_", "x" * 33],
+    "ASYNCSEND_TABLE_PREFIX": ["", "a b", "x;drop table y", "ü_", "x" * 33, "1shop_", "1e5_", "sqlite_", "SQLite_x", "\u017fhop_"],
     "ASYNCSEND_TASKS": ["shop/tasks.py", "shop.tasks;x", "1shop", "shop..tasks"],
     "ASYNCSEND_QUEUES": ["", ",", "a,a", "a b", "*,*", "x" * 65, "a'b", "a\x1b[2J"],
     "ASYNCSEND_MAX_TIME": ["", "soon", "-1", "5x", "0", "9" * 400, "9" * 400 + "d", "1e9", "nan", "٣s"],
@@ -350,6 +350,21 @@ def test_no_form_of_the_config_command_shows_a_secret(home, option):
 def test_secrets_are_known_in_the_forms_in_which_they_could_be_printed(home):
     settings = load(home, ASYNCSEND_DATABASE_URL="mysql://u:p%40ss%2Fword@localhost/x", ASYNCSEND_WEBHOOK_SECRET="whsec_QUJD")
     assert {"p%40ss%2Fword", "p@ss/word", "whsec_QUJD", "QUJD"} <= set(settings.secrets)
+
+
+def test_a_secret_in_the_query_of_a_url_is_neither_shown_nor_logged(home):
+    urls = {
+        "ASYNCSEND_DATABASE_URL": "mysql://localhost/x?passwd=qu%2BeryS3CRET&unix_socket=/run/x.sock&ssl_key=/etc/key.pem",
+        "ASYNCSEND_EMAIL_URL": "smtp://mail.example.com?verify=off&Password=mailS3CRET",
+        "ASYNCSEND_SMS_URL": "twilio://AC1:userS3CRET@default?from=a@b&auth_token=smsS3CRET#x",
+    }
+    settings = load(home, **urls)
+    assert {"qu%2BeryS3CRET", "qu+eryS3CRET", "mailS3CRET", "userS3CRET", "smsS3CRET"} <= set(settings.secrets)
+    assert not {"/run/x.sock", "/etc/key.pem", "off"} & set(settings.secrets)
+    shown = [config.masked(name, url) for name, url in urls.items()]
+    assert "S3CRET" not in " ".join(shown)
+    assert "unix_socket=/run/x.sock&ssl_key=/etc/key.pem" in shown[0]
+    assert "verify=off&Password=***" in shown[1]
 
 
 def test_the_origin_of_each_value_is_shown(home):

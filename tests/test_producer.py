@@ -1,6 +1,7 @@
 """Enqueueing in Python: in the app's own transaction or in one of ours, and what is refused before anything is written."""
 
 import importlib
+import json
 import math
 import os
 import sqlite3
@@ -206,6 +207,29 @@ def test_a_key_that_is_taken_does_not_spoil_the_app_s_transaction(shop, app):
     second = enqueue("email", MAIL, connection=app)
     app.commit()
     assert [row[0] for row in shop.rows("uid")] == [first, second]
+
+
+@pytest.mark.parametrize("charset", ["latin1", "utf8mb4", "ascii"])
+def test_emoji_and_accents_reach_the_task_whatever_the_charset_of_the_app_s_connection(shop, app, charset):
+    if not shop.url.startswith("sqlite"):
+        app.set_character_set(charset)
+    wanted = {**MAIL, "name\u20ac": ["Größe 😀", "\\u00e9 \\", '"ü"']}
+    first = enqueue("email", wanted, unique="käse 😀")
+    assert enqueue("email", wanted, unique="käse 😀", connection=app) == first, "the key is the same bytes"
+    enqueue("email", wanted, connection=app)
+    enqueue("email", json.dumps(wanted, ensure_ascii=False, indent=1), unique="größe 😀", connection=app)
+    app.commit()
+    assert [json.loads(payload) for (payload,) in shop.rows("payload")] == [wanted] * 3
+    assert enqueue("email", {}, unique="größe 😀") == shop.rows("uid")[2][0]
+
+
+def test_a_payload_that_fits_only_as_utf8_is_refused_with_the_limit_named(shop, app):
+    payload = {"text": "é" * (MAX_PAYLOAD_BYTES // 3)}
+    if shop.url.startswith("sqlite"):
+        enqueue("email", payload, connection=app)
+        return
+    with pytest.raises(InvalidJob, match="the limit is 4,194,304"):
+        enqueue("email", payload, connection=app)
 
 
 def test_an_instant_is_right_whatever_the_time_zone_of_the_app_s_session(shop, app):

@@ -289,6 +289,102 @@ def test_a_task_that_closes_every_descriptor_harms_only_its_worker(lite):
     assert effects(lite) == ["after"]
 
 
+LEAKS = """
+import os, threading, time
+kept = []
+
+@task(max_attempts=1)
+def descriptors():
+    while True: kept.append(os.open("/dev/null", os.O_RDONLY))
+
+@task(max_attempts=1)
+def memory(): kept.append(b"x" * 400_000_000)
+
+@task(max_attempts=1)
+def threads():
+    for _ in range(20): threading.Thread(target=time.sleep, args=(600,)).start()
+
+@task(max_attempts=2)
+def interrupt(): raise KeyboardInterrupt
+
+@task
+def once_more(): note("again")
+"""
+
+
+@pytest.mark.parametrize("task", ["descriptors", "memory", "threads", "interrupt"])
+def test_what_a_task_leaves_behind_does_not_reach_the_jobs_after_it(lite, task):
+    lite.tasks(TASKS + LEAKS)
+    lite.insert(task)
+    for name in "abc":
+        lite.insert("mark", json.dumps({"name": name}))
+    lite.insert("once", '{"name":"o"}')
+    lite.insert("email", '{"to":"ann@example.com","subject":"Hi","text":"Hello"}')
+    lite.quiet("run")
+    assert job(lite, task)[:2] == {"descriptors": ("dead", 1), "memory": ("done", 1), "threads": ("done", 1), "interrupt": ("ready", 1)}[task]
+    assert lite.rows("state, attempts", f"task <> '{task}'") == [("done", 1)] * 5
+    assert sorted(effects(lite)) == ["a", "b", "c", "o"]
+    assert ("event=worker-replaced" in lite.log()) == (task in ("descriptors", "memory"))
+    assert left_over(lite) == []
+
+
+def test_a_task_that_changes_its_process_changes_nothing_for_the_run_and_the_senders(lite, smtp):
+    lite.tasks(TASKS + """
+import locale, socket, shutil, tempfile
+@task
+def upset():
+    here = tempfile.mkdtemp()
+    os.chdir(here)
+    shutil.rmtree(here)
+    os.umask(0)
+    os.environ.clear()
+    os.environ.update(HOME="/nonexistent", ASYNCSEND_EMAIL_URL="smtp://127.0.0.1:1", PATH="")
+    socket.setdefaulttimeout(0.000001)
+    for name in ("C.UTF-8", "C"):
+        try: locale.setlocale(locale.LC_ALL, name)
+        except locale.Error: pass
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    sys.stdout = sys.stderr = sys.stdin = None
+    sys.setrecursionlimit(200)
+""")
+    lite.environment["ASYNCSEND_EMAIL_URL"] = smtp.url
+    lite.insert("upset")
+    lite.insert("email", '{"to":"ann@example.com","subject":"Hi","text":"Hello"}')
+    lite.insert("sms", '{"to":"+33612345678","text":"Hello"}')
+    lite.quiet("run")
+    assert lite.rows("state, error") == [("done", None)] * 3
+    assert len(smtp.mails) == 1
+    assert (lite.home / "outbox" / "sms.log").stat().st_mode & 0o077 == 0
+    assert left_over(lite) == []
+
+
+def test_a_deploy_in_the_middle_of_a_run_is_seen_by_the_next_run(lite):
+    lite.tasks(TASKS + "\n@task\ndef version():\n    note('old')\n    time.sleep(0.5)\n")
+    for _ in range(3):
+        lite.insert("version")
+    run = lite.start("run")
+    eventually(lambda: effects(lite), what="the first job")
+    lite.tasks(TASKS + "\n@task\ndef version(): note('new')\n")
+    assert run.wait(60) == 0
+    assert effects(lite) == ["old"] * 3, "what was imported before the first claim is what runs"
+    lite.insert("version")
+    lite.quiet("run")
+    assert effects(lite)[3:] == ["new"]
+
+
+def test_a_pause_in_the_middle_of_a_run_holds_after_one_batch(shop):
+    for number in range(40):
+        shop.insert("mark", json.dumps({"name": f"j{number}", "seconds": 0.15}))
+    run = shop.start("run")
+    eventually(lambda: effects(shop), what="the first job")
+    shop("pause", "default")
+    paused_at = len(effects(shop))
+    assert run.wait(60) == 0
+    assert len(effects(shop)) <= paused_at + 16
+    assert states(shop)["ready"] >= 20
+    assert shop.store().standing("default").stopped == "empty"
+
+
 def test_a_rows_own_timeout_goes_before_the_tasks(lite):
     lite.tasks(TASKS)
     lite.insert("mark", '{"name":"slow","seconds":60}', timeout_seconds=0, max_attempts=1)
@@ -479,6 +575,20 @@ def test_queues_are_served_in_order_and_paused_ones_not(lite):
     assert len(effects(lite)) == 4
     lite.quiet("run", "--queues", "paused")
     assert effects(lite)[-1] == "paused"
+
+
+def test_blanks_at_the_end_of_a_queue_s_name_neither_stop_the_queue_nor_get_past_its_pause(shop):
+    for queue in ("default ", "default", "default  "):
+        shop.insert("mark", json.dumps({"name": f"[{queue}]".replace(" ", "_")}), queue=queue)
+    shop("pause", "default")
+    shop.quiet("run")
+    assert effects(shop) == []
+    assert "its queue default is paused" in shop("why", "1").stdout
+    shop("resume", "default")
+    due = [queue for queue in json.loads(shop("status", "--json").stdout)["queues"] if queue["state"] == "ready"]
+    assert [(queue["queue"], queue["jobs"], queue["due"]) for queue in due] == [("default", 3, 3)]
+    shop.quiet("run", "--queues", "default")
+    assert sorted(effects(shop)) == ["[default]", "[default_]", "[default__]"]
 
 
 def test_an_urgent_job_overtakes_a_long_backlog(lite):

@@ -4,6 +4,7 @@ import base64
 import json
 import socket
 import stat
+import subprocess
 import threading
 from urllib.parse import parse_qs, urlsplit
 
@@ -60,6 +61,7 @@ def template(tmp_path, sender, http):
 
     def made(text, timeout=10.0):
         path = tmp_path / "my gateway.toml"
+        path.touch(0o600)
         path.write_text(text.replace("BASE", http.url), "utf-8")
         return sender(f"http+template://{str(path).replace(' ', '%20')}", timeout)
 
@@ -344,10 +346,23 @@ BAD_TEMPLATES = {
 @pytest.mark.parametrize("text", BAD_TEMPLATES.values(), ids=BAD_TEMPLATES.keys())
 def test_a_template_that_does_not_fit_is_a_configuration_error_that_names_the_file(tmp_path, text):
     path = tmp_path / "gateway.toml"
+    path.touch(0o600)
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigurationError, match=r"docs/sms\.md") as caught:
         gateway(f"http+template://{path}")
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
+def test_a_template_that_others_can_read_is_refused_until_its_command_was_run(tmp_path, mode):
+    path = tmp_path / "my gateway.toml"
+    path.write_text('url = "https://x.example"\n[form]\nto = "{to}"\n')
+    path.chmod(mode)
+    url = f"http+template://{str(path).replace(' ', '%20')}"
+    with pytest.raises(ConfigurationError, match=r"holds passwords and can be read by others \(mode 06..\): run `chmod 600 ") as caught:
+        gateway(url)
+    subprocess.run(["/bin/sh", "-c", str(caught.value).split("`")[1]], check=True)
+    assert gateway(url).url == "https://x.example"
 
 
 def test_a_template_that_is_not_there_is_a_configuration_error_that_names_the_file(tmp_path):

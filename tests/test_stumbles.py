@@ -78,13 +78,16 @@ def test_a_retry_that_cannot_be_done_for_all_is_done_for_none(lite):
 
 def test_a_gateway_that_echoes_its_keys_puts_them_into_no_error(lite, http):
     template = lite.home / "gateway.toml"
-    template.write_text(f'url = "{http.url}/send"\nauth = ["user", "BasicSECRET"]\n[headers]\nX-Key = "APIKEYSECRET"\n[form]\nto = "{{to}}"\n')
+    template.touch(0o600)
+    template.write_text(
+        f'url = "{http.url}/send?token=URLSECRET"\nauth = ["user", "BasicSECRET"]\n[headers]\nX-Key = "APIKEYSECRET"\n[form]\nto = "{{to}}"\napi_secret = "FORMSECRET"\n'
+    )
     lite.environment["ASYNCSEND_SMS_URL"] = f"http+template://{template}"
-    http.answers = [(500, {}, b"you sent APIKEYSECRET and BasicSECRET and dXNlcjpCYXNpY1NFQ1JFVA==")]
+    http.answers = [(500, {}, b"you sent APIKEYSECRET and BasicSECRET and dXNlcjpCYXNpY1NFQ1JFVA== FORMSECRET URLSECRET")]
     lite.insert("sms", '{"to":"+33612345678","text":"x"}')
     lite.quiet("run")
     [(error,)] = lite.rows("error")
-    assert "you sent *** and *** and ***" in error
+    assert "you sent *** and *** and *** *** ***" in error
     assert "SECRET" not in lite.log() + lite("why", "1").stdout
 
 

@@ -38,6 +38,14 @@ class Commands(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for argument in args:
+            try:
+                argument.encode("utf-8")
+            except UnicodeEncodeError:  # no row could hold it, so no command can mean it
+                raise click.UsageError(f"the argument {printable(argument, 80)!r} is not UTF-8: convert it with `iconv -f latin1 -t utf-8`") from None
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)

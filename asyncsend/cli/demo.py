@@ -61,16 +61,18 @@ def demo(folder: Path | None) -> None:
             raise ConfigurationError(f"{home} is not empty, and the demo would overwrite what is in it: name a new folder")
     except OSError as error:
         raise ConfigurationError(f"the folder {home} cannot be made ({error.strerror}): name another") from error
-    (home / "demo_shop.py").write_text(TASKS, "utf-8")
-    env_file = home / ".env"
-    env_file.touch(mode=0o600)
+    module, env_file = home / "demo_shop.py", home / ".env"
+    for file in (module, env_file):
+        file.touch(mode=0o600)
+    module.write_text(TASKS, "utf-8")
     env_file.write_text(
         f'ASYNCSEND_EMAIL_FROM="Demo shop <shop@example.com>"\nASYNCSEND_TASKS=demo_shop\nASYNCSEND_PATH={home}\nASYNCSEND_COMMAND_SORT="sort"\n', "utf-8"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)} | {"ASYNCSEND_HOME": str(home)}
 
     def asyncsend(*arguments: str) -> str:
-        done = subprocess.run([sys.executable, "-m", "asyncsend", *arguments], env=environment, capture_output=True, text=True, check=False)
+        ours = Path(__file__).parents[2]  # `-m` looks in the current folder first, and that may be anybody's
+        done = subprocess.run([sys.executable, "-m", "asyncsend", *arguments], env=environment, cwd=ours, capture_output=True, text=True, check=False)
         if done.returncode:
             raise click.ClickException(f"asyncsend {arguments[0]} ended with {done.returncode}: {done.stderr.strip()}")
         return done.stdout.strip()

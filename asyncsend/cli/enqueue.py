@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 import click
@@ -15,7 +16,7 @@ from asyncsend.producer import new_job
 @click.command()
 @click.argument("task")
 @click.argument("payload", default="{}", metavar="[JSON|@file|-]")
-@click.option("--queue", metavar="Q", help="Queue. Default: default.")
+@click.option("--queue", metavar="Q", help="Queue. Default: the task's own.")
 @click.option("--priority", type=int, default=0, metavar="N", help="Higher runs first within its queue. Default: 0.")
 @click.option("--delay", type=DURATION, metavar="5m", help="Not before so long from now.")
 @click.option("--at", metavar="TIME", help='Not before this time: "2026-12-01 09:00".')
@@ -48,6 +49,8 @@ def enqueue(
     Example:
       asyncsend enqueue email '{"to":"ann@example.com","subject":"Hi","text":"Hello"}' --delay 5m
     """  # noqa: D301
+    if queue is None:
+        _learn_queues(session, task)
     job = new_job(
         task, _read(payload), queue=queue, priority=priority, delay=delay, at=session.instant(at) if at else None, expires=expires,
         max_attempts=max_attempts, timeout=timeout, unique=unique, uid=uid, batch=batch,
@@ -56,6 +59,19 @@ def enqueue(
     if made != job.uid:
         click.echo(f"An unfinished job has the key {unique!r} already; nothing was added.", err=True)
     click.echo(printable(made))
+
+
+def _learn_queues(session: Session, task: str) -> None:
+    """Import the modules of ASYNCSEND_TASKS, if the task could be one of theirs: only they know its queue."""
+    from asyncsend.tasks import BUILT_IN, Tasks
+
+    if not session.settings.task_modules or task in BUILT_IN or task.startswith("command."):
+        return
+    tasks = Tasks(session.settings)
+    with contextlib.redirect_stdout(sys.stderr):  # what is printed on stdout is the uid
+        tasks.load_modules()
+    for module, why in tasks.failed_modules.items():
+        click.echo(f"{module} cannot be imported ({why}): if it defines {printable(task, 100)!r}, its own queue is not known here.", err=True)
 
 
 def _read(payload: str) -> str:

@@ -48,7 +48,7 @@ def print_jobs(session: Session, found: list[Job]) -> None:
 @json_option
 @pass_session
 def job(session: Session, uid: str, as_json: bool) -> None:
-    """Show everything about one job, by its uid or id."""
+    """Show everything about one job, by its uid or id; `uid=…` or `id=…` where both could be meant."""
     found = session.find(uid)
     if as_json:
         print_json(as_row(found))
@@ -118,9 +118,9 @@ def _each(
             raise Conflict(f"job {one.uid or one.id} is {one.state.value}: only {', '.join(states)} jobs can be given to {verb}. Nothing was changed")
     for one in found:
         if not session.store.make_ready(one.id, states):
-            raise Conflict(f"job {one.uid or one.id} is {session.find(str(one.id)).state.value}: only {', '.join(states)} jobs can be given to {verb}")
+            raise Conflict(f"job {one.uid or one.id} is {session.find('id=' + str(one.id)).state.value}: only {', '.join(states)} jobs can be given to {verb}")
     session.note(verb, [one.id for one in found])
-    click.echo(f"{len(found)} {'job is' if len(found) == 1 else 'jobs are'} ready.", err=True)
+    click.echo(f"{_counted(found)} ready.", err=True)
 
 
 @click.command()
@@ -138,6 +138,12 @@ def cancel(session: Session, uids: tuple[str, ...], dry_run: bool) -> None:
             raise Conflict(f"job {one.uid or one.id} is {one.state.value}: only ready and held jobs can be cancelled. Nothing was changed")
     for one in found:
         if not session.store.cancel(one.id, "by-command"):
-            raise Conflict(f"job {one.uid or one.id} is {session.find(str(one.id)).state.value}: only ready and held jobs can be cancelled")
+            raise Conflict(f"job {one.uid or one.id} is {session.find('id=' + str(one.id)).state.value}: only ready and held jobs can be cancelled")
     session.note("cancel", [one.id for one in found])
-    click.echo(f"{len(found)} {'job is' if len(found) == 1 else 'jobs are'} cancelled.", err=True)
+    click.echo(f"{_counted(found)} cancelled.", err=True)
+
+
+def _counted(found: list[Job]) -> str:
+    """`1 job (id 7) is`, `3 jobs (id 7, 8, 9) are`: a person may have named them by another number."""
+    ids = ", ".join(str(one.id) for one in found[:10]) + (", …" if len(found) > 10 else "")
+    return f"{len(found)} {'job' if len(found) == 1 else 'jobs'} (id {ids}) {'is' if len(found) == 1 else 'are'}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asyncsend import config, schema, times
-from asyncsend.errors import InvalidJob, NotFound
+from asyncsend.errors import Conflict, InvalidJob, NotFound
 from asyncsend.job import printable
 from asyncsend.store import open_store
 
@@ -58,15 +58,27 @@ class Session:
         return store
 
     def find(self, ref: str) -> Job:
-        """The job with this uid or id; NotFound otherwise."""
-        job = self.store.find(ref)
-        if job is None:
-            raise NotFound(f"there is no job {printable(ref, 70)!r}: `asyncsend jobs` lists them; finished ones are deleted after a while")
-        return job
+        """The job with this uid, else with this id; a person is told if there are both. NotFound if there is neither."""
+        jobs = self._matches(ref)
+        if len(jobs) > 1:
+            click.echo(_two(ref, jobs), err=True)
+        return jobs[0]
 
     def find_all(self, refs: Iterable[str]) -> list[Job]:
-        """These jobs, each once however often it was named; NotFound before anything is changed."""
-        return list({job.id: job for job in map(self.find, refs)}.values())
+        """These jobs, to be changed, each once however often it was named; NotFound or Conflict before anything is changed."""
+        found: dict[int, Job] = {}
+        for ref in refs:
+            jobs = self._matches(ref)
+            if len(jobs) > 1:
+                raise Conflict(f"{_two(ref, jobs)}. Nothing was changed")
+            found[jobs[0].id] = jobs[0]
+        return list(found.values())
+
+    def _matches(self, ref: str) -> list[Job]:
+        jobs = self.store.matches(ref)
+        if not jobs:
+            raise NotFound(f"there is no job {printable(ref, 70)!r}: `asyncsend jobs` lists them; finished ones are deleted after a while")
+        return jobs
 
     def when(self, moment: datetime | None) -> str:
         return times.stamp(moment, self.settings.timezone)
@@ -84,6 +96,10 @@ class Session:
         log = Log(self.settings.log_path, secrets=self.settings.secrets, zone=self.settings.timezone)
         log.event("command", did=did, jobs=",".join(map(str, jobs))[:500] or None, **facts)
         log.close()
+
+
+def _two(ref: str, jobs: list[Job]) -> str:
+    return f"{ref} is the uid of the job with id {jobs[0].id}, and the id of another job: say uid={ref} or id={ref}"
 
 
 pass_session = click.make_pass_decorator(Session, ensure=True)

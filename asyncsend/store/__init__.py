@@ -162,6 +162,9 @@ class Store(Protocol):
     def find(self, ref: str) -> Job | None:
         """The job with this uid, else with this id."""
 
+    def matches(self, ref: str) -> list[Job]:
+        """The job with this uid, then another one with this id, where there are such; `uid=…` and `id=…` say which is meant."""
+
     def jobs(self, *, state: str | None, queue: str | None, task: str | None, limit: int, before: int | None = None) -> list[Job]:
         """The newest jobs of that kind first, with id below `before`."""
 

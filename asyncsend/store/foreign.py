@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from asyncsend.errors import ConfigurationError
@@ -31,11 +34,14 @@ def insert_through(connection: Any, jobs: Sequence[NewJob], prefix: str) -> list
             connection.ensure_connection()
         teach(connection.connection if vendor else connection, time.time)
     by_colon = lite and not vendor
+    if not lite:
+        jobs = [_in_ascii(job) for job in jobs]
 
     def rows(sql: str, params: Params) -> list[tuple[Any, ...]]:
         statement = bind(sql, params, prefix)
         if not lite:
             statement = in_mysql(statement)
+            params = {name: value.encode() if name.startswith("unique_key") and isinstance(value, str) else value for name, value in params.items()}
         elif not by_colon:  # Django on SQLite: the same placeholders, SQLite's own words
             statement = in_mysql(statement.replace("/*as it is now*/", ""))
         cursor = connection.cursor()
@@ -51,3 +57,10 @@ def insert_through(connection: Any, jobs: Sequence[NewJob], prefix: str) -> list
             cursor.close()
 
     return insert_rows(rows, jobs)
+
+
+def _in_ascii(job: NewJob) -> NewJob:
+    """The same job with a payload in letters that every character set has: the app may have connected with latin1. InvalidJob if it grows too long."""
+    if not job.payload.isascii():  # outside ASCII there is only text in quotes, where JSON takes \\u escapes
+        job = replace(job, payload=re.sub(r"[^\x00-\x7f]+", lambda found: json.dumps(found[0])[1:-1], job.payload)).checked()
+    return job

@@ -459,12 +459,20 @@ class SqlStore:
         return deleted
 
     # people
-    @resolved
     def find(self, ref: str) -> Job | None:
-        rows = self._rows(f"SELECT {_JOB_COLUMNS} FROM asyncsend_jobs WHERE uid = :ref", ref=ref) if ref.isascii() else []
-        if not rows and ref.isdecimal() and ref.isascii() and len(ref) < 19:
-            rows = self._rows(f"SELECT {_JOB_COLUMNS} FROM asyncsend_jobs WHERE id = :id", id=int(ref))
-        return _job(rows[0]) if rows else None
+        return next(iter(self.matches(ref)), None)
+
+    @resolved
+    def matches(self, ref: str) -> list[Job]:
+        kind, _, name = ref.partition("=")
+        if kind not in ("id", "uid"):
+            kind, name = "", ref
+        rows: list[tuple[Any, ...]] = []
+        if kind != "id" and name.isascii():
+            rows += self._rows(f"SELECT {_JOB_COLUMNS} FROM asyncsend_jobs WHERE uid = :uid", uid=name)
+        if kind != "uid" and name.isdecimal() and name.isascii() and len(name) < 19:
+            rows += self._rows(f"SELECT {_JOB_COLUMNS} FROM asyncsend_jobs WHERE id = :id", id=int(name))
+        return list({job.id: job for job in map(_job, rows)}.values())
 
     @resolved
     def jobs(self, *, state: str | None, queue: str | None, task: str | None, limit: int, before: int | None = None) -> list[Job]:
@@ -487,18 +495,20 @@ class SqlStore:
 
     @resolved
     def depth(self) -> list[Depth]:
-        due = {
-            queue: (jobs, _time(oldest))
-            for queue, jobs, oldest in self._rows(
-                "SELECT queue, COUNT(*), MIN(COALESCE(run_at, created_at)) FROM asyncsend_jobs"
-                " WHERE state = 'ready' AND (run_at IS NULL OR run_at <= NOW(6)) GROUP BY queue"
-            )
-        }
-        rows = self._rows("SELECT queue, state, COUNT(*) FROM asyncsend_jobs GROUP BY state, queue")
-        return sorted(
-            (Depth(queue, State(state), jobs, *(due.get(queue, (0, None)) if state == "ready" else (0, None))) for queue, state, jobs in rows),
-            key=lambda depth: (depth.queue, depth.state.value),
-        )
+        # By the name without blanks at its end: MySQL takes names that differ only there for one, and may show either.
+        found: dict[tuple[str, str], Depth] = {}
+        for queue, state, jobs in self._rows("SELECT queue, state, COUNT(*) FROM asyncsend_jobs GROUP BY state, queue"):
+            key = (queue.rstrip(" "), state)
+            found[key] = Depth(key[0], State(state), jobs + (found[key].jobs if key in found else 0))
+        for queue, jobs, oldest in self._rows(
+            "SELECT queue, COUNT(*), MIN(COALESCE(run_at, created_at)) FROM asyncsend_jobs"
+            " WHERE state = 'ready' AND (run_at IS NULL OR run_at <= NOW(6)) GROUP BY queue"
+        ):
+            key = (queue.rstrip(" "), "ready")
+            if key in found:
+                since = [moment for moment in (_time(oldest), found[key].oldest_due) if moment]
+                found[key] = found[key]._replace(due=found[key].due + jobs, oldest_due=min(since, default=None))
+        return [found[key] for key in sorted(found)]
 
     @resolved
     def waiting(self) -> dict[str, int]:

@@ -89,6 +89,7 @@ class Tasks:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.secrets = settings.secrets  # for whoever writes down what a task said
         self.failed_modules: dict[str, str] = {}
         self._built: dict[str, Task] = {}
 

@@ -262,7 +262,7 @@ class Maildir:
         try:
             for folder in (self.folder, *(self.folder / part for part in ("tmp", "new", "cur"))):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with open(os.open(self.folder / "tmp" / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+            with open(os.open(self.folder / "tmp" / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "wb") as file:
                 file.write(message)
             os.replace(self.folder / "tmp" / name, self.folder / "new" / name)
         except OSError as error:

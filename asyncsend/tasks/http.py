@@ -133,6 +133,7 @@ _SPECIAL = (  # what Python 3.11 calls global, and is not
     ipaddress.ip_network("fec0::/10"),  # RFC 3879: site-local, still routed inside some
     ipaddress.ip_network("3fff::/20"),  # RFC 9637: documentation
     ipaddress.ip_network("5f00::/16"),  # RFC 9602: segment routing inside one operator
+    ipaddress.ip_network("168.63.129.16/32"),  # a public number that Azure answers inside each machine, its metadata among the answers
 )
 
 

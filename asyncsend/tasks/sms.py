@@ -19,12 +19,15 @@ from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from asyncsend import backoff
 from asyncsend.answers import BadPayload, Refused, Retry, Snooze, Unknown
+from asyncsend.config import SECRET_NAME, assert_private
 from asyncsend.errors import ConfigurationError
 from asyncsend.job import printable
 from asyncsend.tasks import Payload, Policy
 from asyncsend.tasks.members import header_names, only, text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import requests
 
     from asyncsend.config import Settings
@@ -106,7 +109,9 @@ def gateway(url: str) -> Gateway:
     if split.scheme == "http+template":
         path = Path(unquote(split.path))
         try:
-            members = tomllib.loads(path.read_text("utf-8"))
+            with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), encoding="utf-8") as file:  # a named pipe would wait for its other end
+                assert_private(path, os.fstat(file.fileno()))
+                members = tomllib.loads(file.read())
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"the SMS template {path} cannot be read ({error}): see docs/sms.md for its form") from error
         wrong = _wrong(members)
@@ -210,10 +215,23 @@ def _without_secrets(template: Gateway, text: str) -> str:
     secrets = [value for value in template.headers.values() if len(value) >= 8 and "{" not in value]
     if template.auth:
         secrets += [template.auth[1], base64.b64encode(":".join(template.auth).encode()).decode()]
+    secrets += _keys([template.form, template.json, parse_qs(urlsplit(template.url).query)])
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= 4:
             text = text.replace(secret, "***")
     return text
+
+
+def _keys(part: Any, name: str = "") -> Iterator[str]:
+    """The members of a request that are no hole and whose names say that they are secret."""
+    if isinstance(part, dict):
+        for inner, value in part.items():
+            yield from _keys(value, inner)
+    elif isinstance(part, list):
+        for value in part:
+            yield from _keys(value, name)
+    elif isinstance(part, str) and SECRET_NAME.match(name) and "{" not in part:
+        yield part
 
 
 def judge(template: Gateway, reply: Any) -> dict[str, Any]:
@@ -258,7 +276,7 @@ def _append(path: Path, values: dict[str, Any]) -> None:
     """One JSON line in the local file that stands in for a gateway; a repeated attempt of the same job adds none."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "r+", encoding="utf-8") as file:
+        with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "r+", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if not any(f'"key": "{values["key"]}"' in line for line in file):
                 file.write(json.dumps(values, ensure_ascii=False) + "\n")
