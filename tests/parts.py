@@ -447,6 +447,7 @@ class SmtpSink:
         sink = self
         self.mails: list[tuple[str, str, bytes]] = []  # sender, recipient, content
         self.accepted: list[tuple[float, str]] = []  # when each of them was accepted (monotonic), over which connection
+        self.recipients: list[str] = []  # of every RCPT that was taken
         self.connections = 0
         self.replies: dict[str, list[str]] = {"MAIL": [], "RCPT": [], "DATA": []}  # next replies of each step, instead of accepting
         self.after_dot = "accept"  # accept | cut (take it, never answer) | swallow (cut before taking it)

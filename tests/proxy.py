@@ -19,13 +19,18 @@ class Rule:
 
 
 class Proxy:
-    """Listens on a port of loopback and passes everything on to `upstream`, a socket's path or (host, port)."""
+    """Listens on a port of loopback, or at a socket's path, and passes everything on to `upstream`, a socket's path or (host, port)."""
 
-    def __init__(self, upstream):
+    def __init__(self, upstream, path=None):
         self.upstream, self.rules, self.stalled, self.refusing = upstream, [], threading.Event(), False
         self.pairs: set[tuple[socket.socket, socket.socket]] = set()
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
+        if path:
+            self.listener = socket.socket(socket.AF_UNIX)
+            self.listener.bind(str(path))
+            self.listener.listen(16)
+        else:
+            self.listener = socket.create_server(("127.0.0.1", 0))
+            self.port = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:

@@ -6,7 +6,7 @@ import torture
 
 @pytest.mark.parametrize(("database", "workers"), [("sqlite", 1), ("mariadb", 1), ("mariadb", 3)])
 def test_no_promise_breaks_whatever_befalls_a_run(database, workers):
-    each = [name for name, (_, where) in torture.NEMESES.items() if where == "both" or database != "sqlite"]
+    each = list(torture.nemeses(database))
     arguments = torture.parsed(["--kills", "22", "--seconds", "25", "--seed", "20261121", "--database", database, "--workers", str(workers), "--each", *each])
     figures = torture.torture(arguments)
     assert figures.valid, "the queue could not be drained"

@@ -26,14 +26,18 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 
+import pymysql  # noqa: E402
 from checker import Death, Event, History, Job, Row, Verdict, check  # noqa: E402
-from parts import HttpSink, Site, SmtpSink, _given_server, _installed_mariadb, _matrix_server, made_store  # noqa: E402
+from parts import HttpSink, PrivateServer, Site, SmtpSink, _matrix_server, made_store  # noqa: E402
+from proxy import Proxy, Rule  # noqa: E402
 
 from asyncsend.job import NewJob  # noqa: E402
 from asyncsend.store import open_store  # noqa: E402
@@ -64,6 +68,9 @@ def once(key, seconds):
 SHORT_LEASE = "from asyncsend import status; status.LEASE, status.BEAT, status.MARGIN = 1.2, 0.2, 0.4; from asyncsend.__main__ import main; main()"
 FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
 CANARY = "whsec_Q0FOQVJZLWNhbmFyeS1DQU5BUlktY2FuYXJ5"
+EX_TEMPFAIL = 75
+# What a reply can be lost of: taking the row, claiming, marking a start, settling, ending.
+STATEMENTS = (rb"status = 'in-progress'", rb"SET state = 'running'", rb"started_at = NOW", rb"SET state = 'done'", rb"COMMIT", rb"status = 'idle'")
 BACKLOG = 150  # jobs the producers keep ahead of the runs
 FILES = re.compile(r"asyncsend\.log(\.\d+)?|asyncsend\.lock(\.held|\.instance)?|journal-[0-9a-f]{8}|trouble|pipe|shop_tasks\.py|__pycache__")
 
@@ -143,19 +150,24 @@ class Lane:
     def __init__(self, folder: Path, server, arguments: argparse.Namespace, url: str):
         self.chance = random.Random(arguments.seed)
         self.server, self.workers = server, arguments.workers
+        self.database = url.partition("?")[0].rpartition("/")[2]
+        self.proxy: Proxy | None = None
+        if server is not None:
+            url = self._way_in(folder, url)
         self.smtp, self.http = SmtpSink(), HttpSink(keep_alive=True)
         self.hosts = {name: self._site(folder / name, url) for name in "ab"}
         self.site = self.hosts["a"]
-        self.url, self.database = url, url.partition("?")[0].rpartition("/")[2]
-        self.store = made_store(url)
+        self.url = url
+        self.store = made_store(server.url(self.database) if server else url)
         if server is not None:
             self._watch_writes()
         self.history, self.figures = History(), Figures(Verdict())
         self.marks = 0  # effects that came through the pipe
         self.down = threading.Event()  # the server is away on purpose
+        self.outages = 0  # how often it was
         self.over = threading.Event()
         self.died_at: float | None = None
-        self.nemesis = ""
+        self.nemeses, self.nemesis = nemeses(arguments.database), ""
         self.threads = [threading.Thread(target=self._read_pipe, args=(site,), daemon=True) for site in self.hosts.values()]
         self.threads += [threading.Thread(target=self._produce, args=(isolation, random.Random(f"{arguments.seed} {isolation}")), daemon=True) for isolation in ("REPEATABLE READ", "READ COMMITTED")]
         for thread in self.threads:
@@ -169,6 +181,16 @@ class Lane:
         site.tasks(TASKS)
         os.mkfifo(home / "pipe")
         return site
+
+    def _way_in(self, folder: Path, url: str) -> str:
+        """The socket by a name of our own, behind which the proxy can be slipped in; as a user whom read-only stops, which root it does not."""
+        with self.server.connect(self.database) as connection, connection.cursor() as cursor:
+            cursor.execute("CREATE USER IF NOT EXISTS site@localhost")
+            cursor.execute(f"GRANT ALL ON {self.database}.* TO site@localhost")
+        self.link = folder / "db.sock"
+        self.link.symlink_to(self.server.socket)
+        self.proxy = Proxy(self.server.socket, folder / "proxy.sock")
+        return f"mysql://site@localhost/{self.database}?unix_socket={self.link}"
 
     # ── witnesses ────────────────────────────────────────────────────────────────────────────────────────────────────
     def _watch_writes(self) -> None:
@@ -203,7 +225,7 @@ class Lane:
     # ── producers ────────────────────────────────────────────────────────────────────────────────────────────────────
     def _produce(self, isolation: str, chance: random.Random) -> None:
         """Plain INSERTs in transactions of one to three rows, as pages make them, so long as there is little to do."""
-        made, connection = 0, None
+        made, connection, outages = 0, None, 0
         name = isolation[3].lower()
         while not self.over.is_set():
             if len(self.history.jobs) - self.progress() > BACKLOG or self.down.is_set():
@@ -215,6 +237,8 @@ class Lane:
                 jobs.append(self._job(f"{name}{made}", chance))
             for job, kind in jobs:
                 self.history.jobs[job.uid] = kind._replace(accepted=None)
+            if outages != self.outages:
+                connection, outages = None, self.outages  # what was open then is gone
             began, down = time.monotonic(), self.down.is_set()
             try:
                 if self.server is None:
@@ -225,14 +249,14 @@ class Lane:
                     connection = self._insert(connection, isolation, [job for job, _ in jobs])
             except Exception as error:
                 connection = None
-                if not (down or self.down.is_set()):
+                if not (down or self.down.is_set() or outages != self.outages):
                     code = f"{type(error).__name__} {error.args[0] if error.args else ''}"[:80]
                     self.figures.producer_errors[code] = self.figures.producer_errors.get(code, 0) + 1
                 continue
             for job, kind in jobs:
                 self.history.jobs[job.uid] = kind
             self.figures.producer_inserts += len(jobs)
-            if time.monotonic() - began > 1.0 and not (down or self.down.is_set()):
+            if time.monotonic() - began > 1.0 and not (down or self.down.is_set() or outages != self.outages):
                 self.figures.producer_waits += 1
         if connection is not None:
             connection.close()
@@ -292,11 +316,11 @@ class Lane:
             self.figures.spoke += 1
             print(f"spoke ({run.returncode}): {out!r} {err!r}", file=sys.stderr)
 
-    def killed(self, run: subprocess.Popen) -> None:
-        """Kill -9 it, note the death."""
+    def killed(self, run: subprocess.Popen, code: int | None = None) -> None:
+        """Kill -9 it, note the death; `code` is how it may have ended by itself before, and then it may have said why."""
         alive = run.poll() is None
         run.kill()
-        self.ended(run)
+        self.ended(run, code)
         if alive:
             self.figures.killed_runs += 1
             self.died_at = time.monotonic()
@@ -310,8 +334,7 @@ class Lane:
 
     def strike(self, only: str | None = None) -> None:
         """One nemesis, once."""
-        able = {name: weight for name, (weight, where) in NEMESES.items() if where == "both" or self.server is not None}
-        name = only or self.chance.choices(list(able), list(able.values()))[0]
+        name = only or self.chance.choices(list(self.nemeses), list(self.nemeses.values()))[0]
         self.nemesis = name
         getattr(self, name.replace("-", "_"))()
         self.figures.kills[name] = self.figures.kills.get(name, 0) + 1
@@ -380,6 +403,78 @@ class Lane:
         run = self.start(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)))
         self.work(run)
         self.killed(run)
+
+    @contextmanager
+    def proxied(self) -> Iterator[Proxy]:
+        """For the runs that start now."""
+        self._relink(self.link.parent / "proxy.sock")
+        try:
+            yield self.proxy
+        finally:
+            self._relink(Path(self.server.socket))
+            self.proxy.rules.clear()
+
+    def _relink(self, target: Path) -> None:
+        fresh = self.link.with_name("db.new")
+        fresh.symlink_to(target)
+        fresh.replace(self.link)
+
+    def cut(self) -> None:
+        """The network goes, more than once; then the run."""
+        with self.proxied() as proxy:
+            run = self.start()
+            for _ in range(self.chance.randrange(1, 4)):
+                self.work(run, 6)
+                proxy.cut()
+            self.work(run, 6)
+            self.killed(run, EX_TEMPFAIL)
+
+    def lost_reply(self) -> None:
+        """A statement never arrives, or its answer does not; then the run is killed, too."""
+        with self.proxied() as proxy:
+            proxy.rules.append(Rule(self.chance.choice(STATEMENTS), self.chance.choice(["before", "after"])))
+            run = self.start()
+            self.work(run)
+            self.killed(run, EX_TEMPFAIL)
+
+    def db_kill(self) -> None:
+        """The database dies under the run and comes back; then the run is killed, too."""
+        run = self.start()
+        self.work(run)
+        self.down.set()
+        self.outages += 1
+        self.server.kill()
+        time.sleep(self.chance.random() * 0.5)
+        self.server.start()
+        self.store.forget_connection()
+        self.store._write("DELETE FROM takes")  # connections are numbered from 1 again
+        self.down.clear()
+        self.work(run)
+        self.killed(run, EX_TEMPFAIL)
+
+    def read_only(self) -> None:
+        """The server takes no more writes, as in a failover."""
+        run = self.start()
+        self.work(run)
+        self._as_root("SET GLOBAL read_only = 1")
+        time.sleep(0.1)
+        self.ended(self.start("b"), EX_TEMPFAIL)
+        self._as_root("SET GLOBAL read_only = 0")
+        self.killed(run, EX_TEMPFAIL)
+
+    def crowd(self) -> None:
+        """The account has as many connections as it may have."""
+        run = self.start()
+        self.work(run)
+        self._as_root("GRANT USAGE ON *.* TO site@localhost WITH MAX_USER_CONNECTIONS 1")
+        self.killed(run, EX_TEMPFAIL)
+        with pymysql.connect(user="site", unix_socket=self.server.socket):
+            self.ended(self.start(), EX_TEMPFAIL)
+        self._as_root("GRANT USAGE ON *.* TO site@localhost WITH MAX_USER_CONNECTIONS 0")
+
+    def _as_root(self, statement: str) -> None:
+        with self.server.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(statement)
 
     def freeze(self) -> None:
         """Host a is frozen, workers and all, past its lease; host b takes over; a wakes up in the middle of b's work and must do no harm."""
@@ -506,13 +601,22 @@ class Lane:
         self.store.close()
         self.smtp.controller.stop()
         self.http.stop()
+        if self.proxy is not None:
+            self.proxy.close()
 
 
-# name: how often, and on which databases
+# name: how often, and on which databases: both, server (MySQL and MariaDB), private (a MariaDB of our own)
 NEMESES = {
     "kill-run": (60, "both"), "kill-worker": (10, "both"), "term": (5, "both"), "term-kill": (5, "both"), "stop": (4, "both"), "twin": (4, "both"),
-    "clock": (4, "both"), "full-disk": (4, "server"), "freeze": (1, "server"),
+    "clock": (4, "both"), "full-disk": (4, "server"), "cut": (3, "server"), "lost-reply": (4, "server"), "read-only": (1, "server"), "crowd": (1, "private"),
+    "db-kill": (1, "private"), "freeze": (1, "server"),
 }  # fmt: skip
+
+
+def nemeses(database: str) -> dict[str, int]:
+    """Those that this database can have, with their weights."""
+    places = {"sqlite": ("both",), "mariadb": ("both", "server", "private")}.get(database, ("both", "server"))
+    return {name: weight for name, (weight, where) in NEMESES.items() if where in places}
 
 
 def lane(arguments: argparse.Namespace) -> Figures:
@@ -521,19 +625,12 @@ def lane(arguments: argparse.Namespace) -> Figures:
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
         if arguments.database == "sqlite":
             return _under_fire(Lane(Path(folder), None, arguments, f"sqlite:///{folder}/x.sqlite3"), arguments, began)
-        server = _server(arguments.database)
+        server = PrivateServer() if arguments.database == "mariadb" else _matrix_server(arguments.database)
         try:
             with server.database() as name:
                 return _under_fire(Lane(Path(folder), server, arguments, server.url(name)), arguments, began)
         finally:
             server.stop()
-
-
-def _server(name: str):
-    if name != "mariadb":
-        return _matrix_server(name)
-    given = os.environ.get("ASYNCSEND_TEST_MYSQL_URL")
-    return _given_server(given) if given else _installed_mariadb()
 
 
 def _under_fire(run: Lane, arguments: argparse.Namespace, began: float) -> Figures:
