@@ -74,7 +74,7 @@ TABLE = [
 SECOND = ["the status row is taken", "a result is replayed", "replayed, not rescued", "before the COMMIT", "rescued, the journal not cleared", "the journal is cleared"]
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mysql"])
+@pytest.fixture(scope="module")
 def stage(request, tmp_path_factory):
     with opened(request.param, tmp_path_factory.mktemp("stage"), lambda: request.getfixturevalue("server")) as made:
         yield made
@@ -101,10 +101,17 @@ def check(stage, differs: str) -> None:
     assert stage.site.settings().journal_path.stat().st_size == 0
 
 
-@pytest.mark.parametrize(("point", "passage", "order", "differs"), TABLE)
+# SQLite has no reply that could stay unread; a worker that dies alone is settled like any other, so one database shows it.
+CASES = [
+    (database, *row)
+    for database in ("sqlite", "mysql")
+    for row in TABLE
+    if not (database == "sqlite" and "reply unread" in row[0]) and not (database == "mysql" and "worker only" in row[0])
+]
+
+
+@pytest.mark.parametrize(("stage", "point", "passage", "order", "differs"), CASES, indirect=["stage"])
 def test_the_next_run_makes_good_what_a_death_at_this_point_left(stage, point, passage, order, differs):
-    if "reply unread" in point and stage.site.url.startswith("sqlite"):
-        return  # no reply there that could stay unread
     stage.enqueue(order)
     die(stage, point, passage)
     if "again" in differs:
@@ -113,7 +120,7 @@ def test_the_next_run_makes_good_what_a_death_at_this_point_left(stage, point, p
     check(stage, differs)
 
 
-@pytest.mark.parametrize("point", SECOND)
+@pytest.mark.parametrize(("stage", "point"), [(database, point) for database in ("sqlite", "mysql") for point in SECOND], indirect=["stage"])
 def test_a_recovery_that_dies_itself_is_made_good_by_the_next(stage, point):
     stage.enqueue("moe")
     die(stage, "effect done", 3)
@@ -122,7 +129,7 @@ def test_a_recovery_that_dies_itself_is_made_good_by_the_next(stage, point):
     check(stage, "e1 twice crash")
 
 
-@pytest.mark.parametrize("statement", range(1, 8))
+@pytest.mark.parametrize("statement", [1, 5, 6, 7])
 def test_init_killed_between_two_statements_is_finished_by_the_next_init(tmp_path, url, statement):
     site = Site(tmp_path / "home", url)
     done = crashed(site, "a statement of a migration is done", statement, "init")

@@ -57,7 +57,7 @@ def run(max_time: float | None, max_jobs: int | None, queues: str | None, worker
         _say_trouble(home, error)
         sys.exit(error.exit_code)
     if _watched():
-        click.echo(_summary(report), err=True)
+        _say(_summary(report))
 
 
 def _run(settings: Settings, budget: Budget, order: tuple[str, ...] | None, workers: int | None, linger: bool) -> Report:
@@ -82,8 +82,15 @@ def _nobody(_report: Report, _waiting: int) -> None:
     """Cron does not watch."""
 
 
+def _say(text: str, *, nl: bool = True) -> None:
+    try:
+        click.echo(text, nl=nl, err=True)
+    except OSError:  # whoever listened has gone: the work and the exit code are the same, and Python must not trip over what is left in its buffer
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
 def _progress(report: Report, waiting: int) -> None:
-    click.echo(f"\r\x1b[K{_counts(report)}, {waiting} in hand", nl=False, err=True)
+    _say(f"\r\x1b[K{_counts(report)}, {waiting} in hand", nl=False)
 
 
 def _counts(report: Report) -> str:
@@ -103,7 +110,7 @@ def _say_trouble(home: Path, error: AsyncsendError) -> None:
     line = printable(f"asyncsend: {error}")
     if not _watched() and _said_lately(home / "trouble", line):
         return
-    click.echo(line, err=True)
+    _say(line)
 
 
 def _said_lately(note: Path, line: str) -> bool:
