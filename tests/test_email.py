@@ -745,6 +745,25 @@ def test_a_refused_connection_charges_one_job_and_snoozes_those_behind_it(steps)
     answer(Retry, transport)
 
 
+def test_a_name_that_nobody_knows_is_a_failed_attempt_and_the_next_address_of_one_that_is_known_is_tried(smtp, monkeypatch):
+    real = socket.getaddrinfo
+    answers = {"none.example": [], "two.example": ["127.0.0.9", "127.0.0.1"]}
+
+    def getaddrinfo(host, port, *arguments, **options):
+        if answers.get(host) == []:
+            raise socket.gaierror(-2, "Name or service not known")
+        return [entry for address in answers.get(host, [host]) for entry in real(address, port, *arguments, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with pytest.raises(Retry, match="not known") as caught:
+        send(Smtp("smtp://none.example"))
+    assert caught.value.reason == "smtp-connect"
+    known = Smtp(f"smtp://two.example:{smtp.port}")
+    send(known)
+    known.close()
+    assert len(smtp.mails) == 1
+
+
 @pytest.mark.parametrize("greeting", [b"554 no service here\r\n", b"421 busy\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", b"220 " + b"x" * 10000 + b"\r\n"])
 def test_whatever_greets_us_wrongly_is_a_failed_attempt(greeting, steps):
     with talking(greeting) as port:

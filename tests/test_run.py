@@ -358,6 +358,28 @@ def upset():
     assert left_over(lite) == []
 
 
+def test_a_job_that_takes_longer_than_the_lease_keeps_it(shop):
+    import subprocess
+    import sys
+
+    shop.insert("mark", '{"name":"long","seconds":2.5}')
+    shop.insert("mark", '{"name":"next"}')
+    shorter = "from asyncsend import status; status.LEASE, status.BEAT, status.MARGIN = 1.5, 0.3, 0.5; from asyncsend.cli import cli; cli(['run'])"
+    run = subprocess.Popen([sys.executable, "-c", shorter], env=shop.environment, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    eventually(lambda: effects(shop), what="the long job")
+    store, seen = shop.store(), []
+    while run.poll() is None:
+        standing = store.standing("default")
+        seen.append(standing.alive or standing.owner is None)
+        time.sleep(0.05)
+    store.close()
+    assert run.communicate() == (b"", b"")
+    assert seen and all(seen), "no other host could have taken over"
+    assert effects(shop) == ["long", "next"]
+    assert states(shop) == {"done": 2}
+    assert "event=job-late" not in shop.log()
+
+
 def test_a_deploy_in_the_middle_of_a_run_is_seen_by_the_next_run(lite):
     lite.tasks(TASKS + "\n@task\ndef version():\n    note('old')\n    time.sleep(0.5)\n")
     for _ in range(3):

@@ -447,6 +447,23 @@ def test_an_address_that_does_not_answer_is_followed_by_the_next_one_of_the_name
     assert hook(allow="127.0.0.0/8")({"url": f"http://two.example:{http.port}/"}, job()) == {"status": 200}
 
 
+def test_an_address_that_swallows_every_packet_is_followed_by_the_next_one_of_the_name(hook, http, monkeypatch):
+    """As a broken IPv6 route does it: a listener whose queue is full answers no SYN."""
+    hole = socket.socket()
+    hole.bind(("127.0.0.3", http.port))
+    hole.listen(0)
+    waiting = []
+    for _ in range(4):
+        waiting.append(socket.socket())
+        waiting[-1].setblocking(False)
+        waiting[-1].connect_ex(("127.0.0.3", http.port))
+    monkeypatch.setattr(http_module, "CONNECT_TIMEOUT", 0.2)
+    resolving(monkeypatch, ["127.0.0.3", "127.0.0.1"])
+    assert hook(allow="127.0.0.0/8")({"url": f"http://hole.example:{http.port}/"}, job()) == {"status": 200}
+    for one in (*waiting, hole):
+        one.close()
+
+
 def test_a_private_address_is_refused_before_a_byte_is_sent(hook, http):
     with pytest.raises(Refused):
         send(hook(allow="10.0.0.0/8"), http)
