@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: help demo test lint types audit bench torture clean
+.PHONY: help demo test lint types audit bench torture simulate clean
 
 help:  ## list these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -50,6 +50,9 @@ $(VENV)/.tested: $(VENV)/.installed tests/requirements.txt
 
 torture: $(VENV)/.tested  ## kill real runs a thousand times and look at the sinks: make torture KILLS=10000 DATABASE=sqlite
 	$(BIN)/python -m tests.torture --kills $(or $(KILLS),1000) --database $(or $(DATABASE),mariadb) --seed $(or $(SEED),7) --lanes $(or $(LANES),1)
+
+simulate: $(VENV)/.tested  ## play simulated histories of runs: make simulate SEEDS=100000 DATABASE=mariadb
+	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),1000) --database $(or $(DATABASE),sqlite) --first $(or $(FIRST),0)
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -5,6 +5,7 @@ A mutant replaces a piece of text in the source of a function, for as long as it
 """
 
 from __future__ import annotations
+import __future__
 
 import inspect
 import sys
@@ -28,7 +29,7 @@ def changed(owner, name: str, *changes: tuple[str, str]):
         source = source.replace(old, new)
     module = sys.modules[function.__module__]
     made: dict = {}
-    flags = __import__("__future__").annotations.compiler_flag
+    flags = __future__.annotations.compiler_flag
     exec(compile(source, f"<mutant of {name}>", "exec", flags), vars(module), made)
     with patch.object(owner, name, made[name]):
         yield
@@ -73,7 +74,6 @@ MUTANTS = {
     "journal-not-replayed": ((run._Minute, "recover", ("replayed = [", "replayed = [] and [")),),
     "start-mark-not-committed": ((SqlStore, "mark_started", ("self._write(", "1 or self._write(")),),
     "journal-cleared-though-refused": ((run._Minute, "_forget", ('and not self.report.counts.get("late")', "")),),
-    "status-row-made-twice": ((SqlStore, "standing", ("with suppress(Duplicate):", "if True:")),),
     "unstarted-charged": ((workers.Workers, "_bury_worker", ("started is None or", "started is None or self.journal_broken or")),),
     "crash-uncharged": ((run._Minute, "_rescue", ("in started", "in ()")),),
     "effect-after-the-lease": ((workers.Workers, "may_start", ("and boot_clock() < valid_until", "")),),

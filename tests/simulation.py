@@ -1073,12 +1073,9 @@ class Databases:
 
     def __init__(self, kind: str, folder: Path, server=None):
         self.kind, self.folder, self.server = kind, folder, server
-        self.numbers = itertools.count()
         if kind == "sqlite":
             self.template = folder / "template.sqlite3"
-            store = made_store(f"sqlite:///{self.template}")
-            store._execute("PRAGMA journal_mode = DELETE", {})
-            store.close()
+            made_store(f"sqlite:///{self.template}").close()
         else:
             self.database = server.database()
             self.url = server.url(self.database.__enter__())
@@ -1086,12 +1083,15 @@ class Databases:
 
     def fresh(self) -> str:
         if self.kind == "sqlite":
-            path = self.folder / f"{next(self.numbers)}.sqlite3"
-            shutil.copyfile(self.template, path)
-            return f"sqlite:///{path}"
+            for old in self.folder.glob("history.sqlite3*"):
+                old.unlink()
+            shutil.copyfile(self.template, self.folder / "history.sqlite3")
+            return f"sqlite:///{self.folder}/history.sqlite3"
         store = made_store(self.url)
         for table in ("jobs", "status", "runs", "pauses"):
             store._write(f"DELETE FROM asyncsend_{table}")
+        for table in ("jobs", "runs"):  # the same ids in each history
+            store._write(f"ALTER TABLE asyncsend_{table} AUTO_INCREMENT = 1")
         store.close()
         return self.url
 

@@ -3,8 +3,9 @@
 import pytest
 import simulation
 
-# Besides the first ones, those that once broke: 197 a refused result was forgotten; 18, 21 two first runs made the status row.
-SEEDS = {"sqlite": [*range(120), 197], "mariadb": [*range(24)]}
+# The first ones, and those that once broke: on SQLite 197 a refused result was forgotten, 445 an unstarted job charged;
+# on MariaDB 18 and 21 two hosts made the status row.
+SEEDS = {"sqlite": [*range(80), 197, 445], "mariadb": [*range(22)]}
 
 
 @pytest.fixture(scope="module", params=list(SEEDS))
