@@ -260,12 +260,12 @@ class Rules:
         claim.effects += 1
         if claim.effects > 1:
             self.breaks(f"job {job_id} was executed twice in one claim of {run.name}")
-        if row.cancelled:
-            self.breaks(f"job {job_id} was cancelled and is executed by {run.name}")
         if row.kind in ("once", "hold") and sum(1 for one in row.present if one.effects) > 1 and all(one.answer != "retry" for one in row.present[:-1]):
             self.breaks(f"job {job_id} ({row.kind}) was executed twice, and nobody had released it")
         if worker.froze:
             return  # it had asked, and was stopped between the question and the effect: no lease helps against that
+        if row.cancelled:
+            self.breaks(f"job {job_id} was cancelled and is executed by {run.name}")
         if worker.clock() > run.holding.valid_until + 0.2:
             self.breaks(f"job {job_id}: {worker.name} began an effect after its own lease limit")
         if self.owner is run and self.world.now > self.lease_end:
