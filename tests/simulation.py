@@ -46,6 +46,7 @@ import asyncsend.lock  # noqa: E402
 import asyncsend.run  # noqa: E402
 import asyncsend.status  # noqa: E402
 import asyncsend.store.mysql  # noqa: E402
+import asyncsend.store.sql  # noqa: E402
 import asyncsend.store.sqlite  # noqa: E402
 import asyncsend.worker  # noqa: E402
 import asyncsend.workers  # noqa: E402
@@ -482,10 +483,12 @@ class SimWorkers(Workers):
 class SimChild(Child):
     """The worker's side: the real `_serve`, fed by the wire."""
 
+    secrets = ()
+
     def __init__(self, workers, wire, actor):
         self.parent = SimpleNamespace(may_start=workers.may_start, journal=workers.journal, journal_broken=workers.journal_broken, chance=workers.world.chance.random)
         self.me, self.wire, self.actor, self.world = os.getpid(), wire, actor, workers.world
-        self.process = (actor.pid, 0)
+        self.session = f"{actor.pid}.simulated"
 
     def work(self):
         self._say({"policies": {name: policy.as_dict() for name, policy in POLICIES.items()}, "failed": {}})
@@ -498,6 +501,9 @@ class SimChild(Child):
 
     def find(self, name):
         return Task(name, lambda payload, job: self.world.task(self.actor, job), POLICIES[name])
+
+    def _leaked(self):
+        return False  # descriptors and memory are this process's, not a worker's
 
     def _say(self, message):
         self.world.step("say")
@@ -1031,14 +1037,14 @@ def replaced(world: World):
         return holding
 
     with ExitStack() as stack:
-        for module in (asyncsend.run, asyncsend.lock, asyncsend.store.mysql, asyncsend.store.sqlite):
+        for module in (asyncsend.run, asyncsend.lock, asyncsend.store.mysql, asyncsend.store.sql, asyncsend.store.sqlite):
             stack.enter_context(patch.object(module, "time", sleeping))
         stack.enter_context(patch.object(asyncsend.run, "signal", signals))
         stack.enter_context(patch.object(os, "urandom", lambda size: world.chance.randbytes(size)))
         stack.enter_context(patch.object(asyncsend.status, "take", take))
         stack.enter_context(patch.object(asyncsend.status, "boot_clock", lambda: world.current.clock()))
         stack.enter_context(patch.object(asyncsend.execute, "execute", lambda job, tasks, chance: real_execute(job, tasks, chance, lambda: world.current.clock())))
-        stack.enter_context(patch.object(asyncsend.deathsig, "end_session", lambda _leader, _born: []))
+        stack.enter_context(patch.object(asyncsend.deathsig, "end_session", lambda _name: []))
         stack.enter_context(patch.object(asyncsend.workers, "_kill_group", world.kill_group))
         stack.enter_context(patch.object(asyncsend.workers, "Workers", SimWorkers))
         stack.enter_context(patch.object(asyncsend.journal, "Journal", SimJournal))

@@ -262,8 +262,8 @@ class Machine(RuleBasedStateMachine):
             row = self.rows.get(job_id)
             if row and owner == self.owner and row.state == State.RUNNING and row.token == token:
                 self.apply(row, outcome, rescue=rescue)
-            elif not row or row.token != token or row.state == State.RUNNING:
-                late.append(job_id)
+            elif not row or row.state != outcome.state or (row.token != token and not (rescue and row.token is None)):
+                late.append(job_id)  # else it counts as written by an earlier try: what the outcome wanted stands there
         got = self.store.settle([Settlement(job_id, token, outcome) for job_id, token, outcome in group], owner=owner, rescue=rescue)
         self.hook = None
         assert (got.accepted, sorted(got.late)) == (len(group) - len(late), sorted(late))
