@@ -24,6 +24,7 @@ class Proxy:
     def __init__(self, upstream, path=None):
         self.upstream, self.rules, self.stalled, self.refusing = upstream, [], threading.Event(), False
         self.pairs: set[tuple[socket.socket, socket.socket]] = set()
+        self.acting = threading.Lock()
         if path:
             self.listener = socket.socket(socket.AF_UNIX)
             self.listener.bind(str(path))
@@ -88,8 +89,9 @@ class Proxy:
                 return self._end(pair, lost)
 
     def _end(self, pair, lost=()) -> None:
-        while lost:
-            lost.pop().action()
+        with self.acting:  # one action at a time, and whoever would close this pair meanwhile waits for its end
+            while lost:
+                lost.pop().action()
         self.pairs.discard(pair)
         for side in pair:
             try:
