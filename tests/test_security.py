@@ -503,9 +503,10 @@ def test_no_module_of_the_current_folder_is_executed(lite, tmp_path, call):
 
 ENDS = ["\r\n", "\n", "\r", "\x00", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029", "\r\n\r\n", "\n\n.\n"]
 PIECES = [*ENDS, "Bcc: v@example.net", "X-Evil: 1", "RCPT TO:<v@example.net>", "Content-Length: 0", "POST /evil HTTP/1.1", "=?utf-8?q?a=0D=0ABcc:_v@example.net?=", "=0ABcc:",
-          "%0d%0aX-Evil:1", "<", ">", ",", ";", "@", '"', "\\", "(", ")", ":", " ", "\t", "ü", "😀", "ann@example.com", "Ann <ann@example.com>", "a", "{to}", "{key}"]  # fmt: skip
-FRAGMENTS = st.lists(st.sampled_from(PIECES), max_size=4).map("".join)
-FUZZ = settings(max_examples=100, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+          "%0d%0aX-Evil:1", "<", ">", ",", ";", "@", '"', "\\", "(", ")", ":", " ", "\t", "ü", "😀", "ann@example.com", "Ann <ann@example.com>", "a", "{to}", "{key}", "/../../evil?a=b&to=%2B49#"]  # fmt: skip
+WHOLE = ["=?utf-8?q?a=0ABcc:_v@example.net?=", "=?utf-8?b?YQ0KQmNjOiB2QGV4YW1wbGUubmV0DQoNCmJvZHk=?= <ann@example.com>", "1\r\nX-Evil: 1", "1\nBcc: v@example.net", "ann@example.com, v@example.net", "x/../evil?to=1"]
+FRAGMENTS = st.sampled_from(WHOLE) | st.lists(st.sampled_from(PIECES), max_size=4).map("".join)
+FUZZ = settings(max_examples=150, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def evil(**plain: str):
