@@ -458,6 +458,8 @@ def test_an_address_that_swallows_every_packet_is_followed_by_the_next_one_of_th
         waiting[-1].setblocking(False)
         waiting[-1].connect_ex(("127.0.0.3", http.port))
     monkeypatch.setattr(http_module, "CONNECT_TIMEOUT", 0.2)
+    with pytest.raises(Retry, match="cannot connect within"):
+        hook(allow="127.0.0.0/8")({"url": f"http://127.0.0.3:{http.port}/"}, job())
     resolving(monkeypatch, ["127.0.0.3", "127.0.0.1"])
     assert hook(allow="127.0.0.0/8")({"url": f"http://hole.example:{http.port}/"}, job()) == {"status": 200}
     for one in (*waiting, hole):
