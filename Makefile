@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: help demo test lint types audit bench torture simulate clean
+.PHONY: help demo test lint types audit bench torture soak simulate clean
 
 help:  ## list these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -48,8 +48,16 @@ $(VENV)/.tested: $(VENV)/.installed tests/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
 	@touch $@
 
-torture: $(VENV)/.tested  ## kill real runs a thousand times and look at the sinks: make torture KILLS=10000 DATABASE=sqlite
-	$(BIN)/python -m tests.torture --kills $(or $(KILLS),1000) --database $(or $(DATABASE),mariadb) --seed $(or $(SEED),7) --lanes $(or $(LANES),1)
+torture: $(VENV)/.tested  ## kill real runs and look at the sinks, on each database: make torture KILLS=10000 LANES=2
+	for database in $(or $(DATABASES),mariadb sqlite); do \
+	    $(BIN)/python -m tests.torture --kills $(or $(KILLS),1000) --database $$database --seed $(or $(SEED),7) --lanes $(or $(LANES),1) \
+	        --workers $(or $(WORKERS),1) --json benchmarks/results/torture-$$database.json || exit; \
+	done
+	$(BIN)/python -m tests.contention $(or $(SERVERS),mariadb)
+	$(BIN)/python -m pytest tests/test_mutants.py
+
+soak: $(VENV)/.tested  ## the same for hours: make soak HOURS=8
+	$(BIN)/python -m tests.torture --kills 100000000 --seconds $$(( $(or $(HOURS),1) * 3600 )) --database $(or $(DATABASE),mariadb) --workers $(or $(WORKERS),3)
 
 simulate: $(VENV)/.tested  ## play simulated histories of runs: make simulate SEEDS=100000 DATABASE=mariadb
 	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),1000) --database $(or $(DATABASE),sqlite) --first $(or $(FIRST),0)

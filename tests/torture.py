@@ -698,6 +698,7 @@ def main() -> int:
     figures = torture(arguments)
     print(f"database={arguments.database} workers={arguments.workers} seed={arguments.seed} {figures.line()}")
     if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(facts(arguments) | {"line": figures.line(), "figures": asdict(figures), "broken": figures.broken()}, indent=1) + "\n")
     if not figures.valid:
         print("INVALID: it could not be drained", file=sys.stderr)
