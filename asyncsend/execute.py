@@ -51,6 +51,8 @@ def execute(job: Job, tasks: Tasks, chance: Callable[[], float], clock: Callable
     except ConfigurationError as error:
         # A person has to mend it, and then the job goes out as if nothing had been: it is not the job's fault.
         return outcomes.snooze(MODULE_PAUSE, "configuration", printable(str(error)))
+    except Exception as error:  # noqa: BLE001 - a sender of ours is imported when it is first needed, and a deploy may be replacing it
+        return outcomes.snooze(MODULE_PAUSE, "module-failed", f"{described(error)}: is an upgrade of asyncsend under way, or half done?")
     if task is None:
         if tasks.failed_modules and not job.task.startswith("command."):
             failed = "; ".join(f"{name} ({why})" for name, why in tasks.failed_modules.items())

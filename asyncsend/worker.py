@@ -6,6 +6,7 @@ What a worker does: one job after another from its socket, start and result into
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -93,6 +94,8 @@ class Child:
         if os.getpid() != self.me:
             os._exit(0)  # the task forked and both returned: only the first may go on
         executing.flush_output()
+        with contextlib.suppress(OSError):  # a task may have closed it
+            os.write(1, self.parent.end_of_output)
         try:
             if journal is not None:
                 journal.finished(job.id, token, outcome)

@@ -65,7 +65,8 @@ class Worker:
     killed_for: str | None = None
     term_sent: float | None = None
     unread: bytes = b""
-    tail: bytes = b""
+    tail: bytes = b""  # the last of what the jobs printed since `printed` was filled
+    printed: deque[bytes] = field(default_factory=deque)  # the last of what each job printed that ended, oldest first
 
 
 class Workers:
@@ -102,6 +103,7 @@ class Workers:
         self._deaths_in_a_row = 0
         self._abandoned: list[Job] = []
         self._wake: tuple[int, int] | None = None
+        self.end_of_output = b"\0" + os.urandom(8) + b"\0"  # which no job can guess: workers write it after each
         self._not_ours: set[int] = set()  # children the process had before: no business of ours
 
     # what the run asks
@@ -343,7 +345,9 @@ class Workers:
         return job
 
     def _finish(self, worker: Worker, job: Job, outcome: Outcome) -> None:
-        tail, worker.tail = worker.tail, b""
+        if not worker.printed:
+            self._drain_output(worker)
+        tail = worker.printed.popleft() if worker.printed else worker.tail  # the job it died of has said no end
         if tail and outcome.error is not None and outcome.verb in ("retry", "bury", "hold"):
             said = printable(without(self.settings.secrets, tail.decode("utf-8", "replace").strip())[-1500:])
             if said:
@@ -362,7 +366,9 @@ class Workers:
             if not piece:
                 self._unregister(worker.output)
                 return
-            worker.tail = (worker.tail + piece)[-OUTPUT_KEPT:]
+            *ended, worker.tail = (worker.tail + piece).split(self.end_of_output)
+            worker.printed.extend(output[-OUTPUT_KEPT:] for output in ended)
+            worker.tail = worker.tail[-OUTPUT_KEPT:]
 
     # watching
     def _is_marked(self, job: Job) -> bool:
@@ -417,6 +423,7 @@ class Workers:
         self._unregister(worker.output)
         worker.jobs.close()
         os.close(worker.output)
+        worker.output = -1
         self.workers.remove(worker)
         if not worker.ready:
             self._died_unready(worker, code)

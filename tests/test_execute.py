@@ -390,3 +390,13 @@ def test_a_row_no_strict_server_would_have_stored_is_held_and_says_what_to_mend(
 @pytest.mark.parametrize("own, seconds", [(None, 60), (5, 5), (0, 1), (-3, 1), (10**9, 86400)])
 def test_a_rows_timeout_is_clamped_to_one_second_and_one_day(own, seconds):
     assert execute.timeout_of(Job(1, "t", "{}", timeout_seconds=own), Policy(timeout=60)) == seconds
+
+
+def test_a_sender_that_cannot_be_imported_just_now_makes_its_jobs_wait_uncharged(tasks):
+    def half_an_upgrade(name):
+        raise ImportError("cannot import name 'Smtp' from 'asyncsend.tasks.smtp'")
+
+    tasks.find = half_an_upgrade
+    outcome = execute.execute(Job(1, "email", "{}"), tasks, NEVER_JITTER)
+    assert (outcome.verb, outcome.reason, outcome.charged) == ("snooze", "module-failed", False)
+    assert "cannot import name" in outcome.error

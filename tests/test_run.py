@@ -829,3 +829,16 @@ def test_another_database_in_the_same_folder_leaves_the_journal_alone(lite, tmp_
     other = Site(lite.home, f"sqlite:///{tmp_path}/other.sqlite3")
     assert other.settings().journal_path != ours
     assert Site(lite.home, "mysql://u:one@h/d").settings().journal_path == Site(lite.home, "mysql://u:two@h/d").settings().journal_path
+
+
+def test_what_a_job_printed_stands_at_its_own_error_and_at_no_neighbour_s(lite):
+    lite.tasks("import os\nfrom asyncsend import task\n@task(max_attempts=1)\ndef say(name, fails):\n    os.write(1, name.encode())\n    if fails: raise ValueError('no')\n")
+    for number in range(60):
+        lite.insert("say", json.dumps({"name": f"<{number}>", "fails": number % 3 == 2}))
+    lite.quiet("run")
+    for number, (state, error) in enumerate(lite.rows("state, error")):
+        if number % 3 == 2:
+            assert state == "dead"
+            assert error.endswith(f" It printed: <{number}>")
+        else:
+            assert (state, error) == ("done", None)

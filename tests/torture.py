@@ -275,7 +275,7 @@ class Lane:
         return connection
 
     def _job(self, key: str, chance: random.Random) -> tuple[NewJob, Job]:
-        task = chance.choices(["mark", "email", "webhook", "once"], [6, 2, 2, 1])[0]
+        task = chance.choices(["mark", "email", "webhook", "once"], [8, 1, 1, 1])[0]
         seconds = chance.choice([0, 0.001, 0.001, 0.002, 0.005])
         payload = {
             "mark": {"key": key, "seconds": seconds, "fails": 0.1}, "once": {"key": key, "seconds": seconds},
@@ -302,7 +302,7 @@ class Lane:
             time.sleep(0.002)
         self.figures.recoveries.append(round(time.monotonic() - began, 4))
 
-    def work(self, run: subprocess.Popen, most: int = 16) -> None:
+    def work(self, run: subprocess.Popen, most: int = 12) -> None:
         """Let it have some effects, and then a bit."""
         target, limit = self.progress() + self.chance.randrange(most), time.monotonic() + 30
         while self.progress() < target and run.poll() is None and time.monotonic() < limit:
