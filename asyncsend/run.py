@@ -421,12 +421,8 @@ class _Minute:
                 self.log.event("journal-broken", error=error.strerror)
 
     def _clear_journal(self) -> None:
-        """
-        Forget what the database has by now, unless a result was refused: its claim may still stand, and the next run of this host may write it.
-
-        LeaseLost if the row may be another's: where two hosts share the folder, so is the journal.
-        """
-        if self.journal and not self.report.counts.get("late"):
+        """Forget what the database has by now. LeaseLost if the row may be another's: what was refused then may still be written, and a shared journal be theirs."""
+        if self.journal:
             self._beat()
             self.journal.clear()
 

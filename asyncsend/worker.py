@@ -93,9 +93,7 @@ class Child:
         outcome = executing.execute(job, tasks, self.parent.chance)
         if os.getpid() != self.me:
             os._exit(0)  # the task forked and both returned: only the first may go on
-        executing.flush_output()
-        with contextlib.suppress(OSError):  # a task may have closed it
-            os.write(1, self.parent.end_of_output)
+        self._end_output()
         try:
             if journal is not None:
                 journal.finished(job.id, token, outcome)
@@ -106,6 +104,12 @@ class Child:
         if leaving:
             tasks.close()
             os._exit(0)
+
+    def _end_output(self) -> None:
+        """Mark where this job's output ends and the next one's begins."""
+        executing.flush_output()
+        with contextlib.suppress(OSError):  # a task may have closed it
+            os.write(1, self.parent.end_of_output)
 
     def _leaked(self) -> bool:
         """Whether the jobs so far left so many descriptors or so much memory behind that the next one would suffer: another worker takes over."""

@@ -73,8 +73,6 @@ MUTANTS = {
     ),
     "journal-not-replayed": ((run._Minute, "recover", ("replayed = [", "replayed = [] and [")),),
     "start-mark-not-committed": ((SqlStore, "mark_started", ("self._write(", "1 or self._write(")),),
-    "journal-cleared-though-refused": ((run._Minute, "_clear_journal", ('and not self.report.counts.get("late")', ""), ("self._beat()", "pass")),),
-    "unstarted-charged": ((workers.Workers, "_bury_worker", ("started is None or", "started is None or self.journal_broken or")),),
     "crash-uncharged": ((run._Minute, "_rescue", ("in started", "in ()")),),
     "effect-after-the-lease": ((workers.Workers, "may_start", ("and boot_clock() < valid_until", "")),),
 }  # fmt: skip

@@ -10,7 +10,7 @@ from parts import ROOT, Site, made_store, missing
 
 from asyncsend import config
 from asyncsend.cli import COMMANDS
-from asyncsend.store.sql import statements
+from asyncsend.store.connection import statements
 
 README = (ROOT / "README.md").read_text("utf-8")
 SHELL = [line.split("  #")[0].strip() for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]

@@ -10,7 +10,7 @@ from parts import Clock, made_store
 NEEDED_IN = {
     "no-fence": 3, "settle-without-owner": 54, "claim-without-owner": 11, "claim-without-state": 2, "settle-without-state": 0, "charge-at-claim": 0,
     "settle-by-id-only": 0, "lease-not-renewed": 10, "rescue-of-a-living-run": 0, "take-without-generation": 0, "journal-cleared-before-the-settle": 0,
-    "journal-not-replayed": 0, "start-mark-not-committed": 1, "journal-cleared-though-refused": 197, "unstarted-charged": 750, "crash-uncharged": 0,
+    "journal-not-replayed": 0, "start-mark-not-committed": 1, "crash-uncharged": 0,
     "effect-after-the-lease": 15,
 }  # fmt: skip
 MOST_SEEDS = 150

@@ -582,6 +582,7 @@ def test_a_run_that_lost_its_lease_stops_and_none_of_its_results_is_taken(shop):
     assert (run.returncode, out, err) == (0, b"", b"")
     assert states(shop) == {"ready": 1}
     assert "event=job-late" in shop.log()
+    assert shop.settings().journal_path.stat().st_size > 0, "what was refused may still be written, if nobody took the job back"
     store.close()
 
 

@@ -9,7 +9,7 @@ from parts import ROOT, made_store
 from asyncsend import schema
 from asyncsend.errors import ConfigurationError
 from asyncsend.store import open_store
-from asyncsend.store.sql import statements
+from asyncsend.store.connection import statements
 
 
 def described(server, name: str) -> dict[str, str]:

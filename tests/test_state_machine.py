@@ -14,7 +14,7 @@ from asyncsend import job as outcomes
 from asyncsend.errors import Conflict
 from asyncsend.execute import after_crash
 from asyncsend.job import FINISHED, Job, NewJob, Outcome, Settlement, State
-from asyncsend.store.sql import ConnectionLost
+from asyncsend.store.connection import ConnectionLost
 
 BIRTH = 1_780_000_000.0
 LEASE = 120.0

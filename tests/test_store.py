@@ -11,7 +11,7 @@ from asyncsend import job as outcomes
 from asyncsend.errors import Conflict
 from asyncsend.job import NewJob, Settlement, State
 from asyncsend.queues import in_order
-from asyncsend.store.sql import ConnectionLost
+from asyncsend.store.connection import ConnectionLost
 
 EVERY = ("default", "*")
 

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from asyncsend.errors import ConfigurationError
-from asyncsend.store.sql import Duplicate, Params, bind, in_mysql, insert_rows
+from asyncsend.store.connection import Duplicate, Params, bind, in_mysql
+from asyncsend.store.insert import insert_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from asyncsend.errors import AsyncsendError, ConfigurationError, DatabaseUnreachable, InvalidJob
-from asyncsend.store.sql import BadRow, ConnectionLost, Duplicate, Params, SqlStore, bind, in_mysql, resolved
+from asyncsend.store.connection import BadRow, ConnectionLost, Duplicate, Params, bind, in_mysql, resolved
+from asyncsend.store.sql import SqlStore
 
 if TYPE_CHECKING:
     import pymysql

@@ -1,31 +1,31 @@
-"""
-Every statement both databases share, whole, in the method that runs it.
-
-It is written in MySQL's words; SQLite is taught NOW, UNIX_TIMESTAMP and FROM_UNIXTIME when it connects. `:name` is a
-parameter, a list of ids is written out; `/*by key*/` is where MySQL must be told to go by the primary key, `/*as it is now*/`
-where it must not answer from an old snapshot.
-"""
+"""Every statement about jobs and runs that both databases share, whole, in the method that runs it (connection.py says in which words)."""
 
 from __future__ import annotations
 
-import functools
-import re
-import time
-from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from asyncsend.errors import ConfigurationError, Conflict, DatabaseUnreachable, InvalidJob
-from asyncsend.job import CLAIMED_PAYLOAD, FINISHED, Job, Outcome, Settlement, State, printable
+from asyncsend.errors import ConfigurationError, Conflict
+from asyncsend.job import CLAIMED_PAYLOAD, FINISHED, Job, Outcome, Settlement, State
 from asyncsend.store import COUNTED, Depth, RunRow, Settled, Standing
+from asyncsend.store.connection import (
+    BadRow,
+    Duplicate,
+    SqlConnection,
+    as_hex,
+    as_text,
+    as_time,
+    is_zero_date,
+    resolved,
+    statements,
+    storable,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from asyncsend.job import NewJob
-
-Params = dict[str, Any]
 
 # What a reader of a job gets; the claim asks for less.
 _JOB_COLUMNS = (
@@ -38,91 +38,8 @@ _JOB_COLUMNS = (
 _WHILE_OURS = " AND (:owner IS NULL OR EXISTS (SELECT 1 FROM asyncsend_status WHERE owner = :owner))"
 
 
-class ConnectionLost(Exception):
-    """The statement's fate is unknown; the connection is gone. Never leaves the store."""
-
-
-class Duplicate(Exception):
-    """A UNIQUE index refused the statement. Never leaves the store."""
-
-
-class BadRow(Exception):
-    """A value does not fit its column. Never leaves the store."""
-
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def resolved(method: Callable[P, R]) -> Callable[P, R]:
-    """Repeat a method whose connection was lost in the middle: each is written so that the second time finds out what the first did."""
-
-    @functools.wraps(method)
-    def again(*args: P.args, **kwargs: P.kwargs) -> R:
-        store: Any = args[0]
-        lost_at = None
-        for attempt in range(store.RECONNECTS):
-            store.repeating = attempt > 0
-            try:
-                return method(*args, **kwargs)
-            except BadRow as misfit:
-                raise InvalidJob(f"a value does not fit its column ({misfit})") from misfit
-            except Duplicate as taken:
-                raise Conflict(f"another row has that already ({taken})") from taken
-            except (ConnectionLost, DatabaseUnreachable) as lost:
-                if isinstance(lost, DatabaseUnreachable) and (attempt == 0 or attempt + 1 == store.RECONNECTS):
-                    raise  # away from the beginning; what was lost on the way may be back in a moment
-                store.forget_connection()
-                lost_at = lost_at or time.monotonic()
-                if attempt + 1 == store.RECONNECTS or time.monotonic() - lost_at > store.PATIENCE:
-                    raise store.unreachable(lost) from lost
-                store.pause_before_reconnect(attempt)
-        raise AssertionError("unreachable: the loop above returns or raises")
-
-    return again
-
-
-class SqlStore:
-    """The shared half of both stores. A subclass connects, executes, inserts and names its errors."""
-
-    RECONNECTS = 5
-    PATIENCE = 4.0  # seconds after the first loss in which to begin another try: a server that hangs must not hang us five times
-    BEGIN = "BEGIN"
-    repeating = False  # whether the method at work is called again, because the fate of its first try is unknown
-
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
-
-    # what a subclass says
-    def _execute(self, sql: str, params: Params) -> tuple[list[tuple[Any, ...]], int]:
-        """Rows and matched-row count of one statement; ConnectionLost, Duplicate, DatabaseUnreachable or ConfigurationError."""
-        raise NotImplementedError
-
-    def _session_facts(self) -> str:
-        """More columns for `standing`, whose values `_assert_session` looks at."""
-        return ""
-
-    def _assert_session(self, facts: tuple[Any, ...]) -> None:
-        """ConfigurationError if the session is not what the statements rely on."""
-
-    # the shared plumbing
-    def _rows(self, sql: str, **params: Any) -> list[tuple[Any, ...]]:
-        return self._execute(sql, params)[0]
-
-    def _write(self, sql: str, **params: Any) -> int:
-        return self._execute(sql, params)[1]
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._execute(self.BEGIN, {})
-        try:
-            yield
-        except ConnectionLost:
-            raise  # the server rolls back by itself
-        except BaseException:
-            self._execute("ROLLBACK", {})
-            raise
-        self._execute("COMMIT", {})
+class SqlStore(SqlConnection):
+    """The shared half of both stores. A subclass connects, executes and names its errors."""
 
     # schema
     @resolved
@@ -143,6 +60,8 @@ class SqlStore:
     # enqueue
     @resolved
     def insert(self, jobs: Sequence[NewJob]) -> list[str]:
+        from asyncsend.store.insert import insert_rows
+
         if len(jobs) == 1:  # one statement is its own transaction
             return insert_rows(lambda sql, params: self._execute(sql, params)[0], jobs)
         with self._transaction():
@@ -165,7 +84,7 @@ class SqlStore:
             rows = self._rows(sql, scope=scope)
         row = rows[0]
         self._assert_session(row[18:])
-        times = {position: _time(row[position]) for position in (0, 9, 10, 11, 12, 15)}
+        times = {position: as_time(row[position]) for position in (0, 9, 10, 11, 12, 15)}
         now = times[0]
         assert now is not None
         return Standing(
@@ -247,7 +166,7 @@ class SqlStore:
     @resolved
     def pauses(self) -> dict[str, datetime | None]:
         rows = self._rows("SELECT queue, paused_until FROM asyncsend_pauses WHERE paused_until IS NULL OR paused_until > NOW(6)")
-        return {queue: _time(until) for queue, until in rows}
+        return {queue: as_time(until) for queue, until in rows}
 
     @resolved
     def ready_queues(self) -> list[str]:
@@ -315,7 +234,7 @@ class SqlStore:
             "SELECT SUBSTR(payload, 1, 4194305) FROM asyncsend_jobs WHERE id = :id AND state = 'running' AND token = :token",
             id=job_id, token=bytes.fromhex(token),
         )  # fmt: skip
-        return _text(rows[0][0]) if rows else None
+        return as_text(rows[0][0]) if rows else None
 
     @resolved
     def running(self, limit: int) -> list[Job]:
@@ -324,8 +243,8 @@ class SqlStore:
             limit=limit,
         )
         return [
-            Job(id=row[0], uid=_text(row[1]), task=row[2], payload="", token=_hex(row[3]), run_id=row[4], attempts=row[5], crashes=row[6],
-                started_at=_time(row[7]), queue=row[8], reason=_text(row[9]), state=State.RUNNING)
+            Job(id=row[0], uid=as_text(row[1]), task=row[2], payload="", token=as_hex(row[3]), run_id=row[4], attempts=row[5], crashes=row[6],
+                started_at=as_time(row[7]), queue=row[8], reason=as_text(row[9]), state=State.RUNNING)
             for row in rows
         ]  # fmt: skip
 
@@ -424,8 +343,8 @@ class SqlStore:
         ours = {
             job_id
             for job_id, state, token, reason in rows
-            if (_hex(token) == by_id[job_id].token or (rescue and token is None))
-            and (state == by_id[job_id].outcome.state or (state == State.HELD and _text(reason) == "bad-row"))
+            if (as_hex(token) == by_id[job_id].token or (rescue and token is None))
+            and (state == by_id[job_id].outcome.state or (state == State.HELD and as_text(reason) == "bad-row"))
         }
         late = tuple(job_id for job_id in sorted(by_id) if job_id not in ours)
         return Settled(len(by_id) - len(late), late)
@@ -506,14 +425,14 @@ class SqlStore:
         ):
             key = (queue.rstrip(" "), "ready")
             if key in found:
-                since = [moment for moment in (_time(oldest), found[key].oldest_due) if moment]
+                since = [moment for moment in (as_time(oldest), found[key].oldest_due) if moment]
                 found[key] = found[key]._replace(due=found[key].due + jobs, oldest_due=min(since, default=None))
         return [found[key] for key in sorted(found)]
 
     @resolved
     def waiting(self) -> dict[str, int]:
         rows = self._rows("SELECT reason, COUNT(*) FROM asyncsend_jobs WHERE state = 'ready' AND reason IS NOT NULL GROUP BY reason")
-        return {str(_text(reason)): jobs for reason, jobs in rows}
+        return {str(as_text(reason)): jobs for reason, jobs in rows}
 
     @resolved
     def make_ready(self, job_id: int, states: Sequence[State]) -> bool:
@@ -567,111 +486,9 @@ class SqlStore:
             limit=limit,
         )
         return [
-            RunRow(row[0], row[1], row[2], row[3], _time(row[4]) or datetime.now(UTC), _time(row[5]), row[6], dict(zip(COUNTED, row[7:], strict=True)))
+            RunRow(row[0], row[1], row[2], row[3], as_time(row[4]) or datetime.now(UTC), as_time(row[5]), row[6], dict(zip(COUNTED, row[7:], strict=True)))
             for row in rows
         ]
-
-
-Rows = Callable[[str, Params], list[tuple[Any, ...]]]
-
-
-def insert_rows(rows: Rows, jobs: Sequence[NewJob]) -> list[str]:
-    """
-    The uids of these jobs after as few INSERTs as fit; `rows` executes one statement inside the caller's transaction.
-
-    Where a uid or unique key was taken, the existing job's uid comes back. A plain INSERT, not IGNORE or ON DUPLICATE KEY:
-    those hide other errors, and burn ids (measured in FAULTS; MySQL manual, "AUTO_INCREMENT Handling in InnoDB").
-    """
-    done: set[str] = set()
-    chunk: list[NewJob] = []
-    size = 0
-    try:
-        for job in jobs:
-            if job.unique_key is not None:
-                continue
-            more = len(job.payload.encode("utf-8", "replace")) + 300
-            if len(chunk) == 500 or (chunk and size + more > 900_000):  # MySQL 5.5's max_allowed_packet was 1 MiB, and some hosts kept it
-                _insert_chunk(rows, chunk)
-                done |= {one.uid for one in chunk}
-                chunk, size = [], 0
-            chunk.append(job)
-            size += more
-        if chunk:
-            _insert_chunk(rows, chunk)
-            done |= {one.uid for one in chunk}
-    except Duplicate:
-        pass  # the statement wrote nothing: its rows go one by one, and each finds out for itself
-    return [job.uid if job.uid in done else _insert_one(rows, job) for job in jobs]
-
-
-def _insert_chunk(rows: Rows, chunk: Sequence[NewJob]) -> None:
-    params = {f"{name}{position}": value for position, job in enumerate(chunk) for name, value in _columns(job).items()}
-    rows(f"{_INSERT} {', '.join(_VALUES.replace('#', str(position)) for position in range(len(chunk)))}", params)
-
-
-def _insert_one(rows: Rows, job: NewJob) -> str:
-    for _ in range(3):
-        try:
-            _insert_chunk(rows, [job])
-        except Duplicate:
-            # A locking read: a plain one in an older snapshot of the app's transaction would not see whom the index saw.
-            found = rows("SELECT uid, id FROM asyncsend_jobs WHERE uid = :uid /*as it is now*/", {"uid": job.uid}) or rows(
-                "SELECT uid, id FROM asyncsend_jobs WHERE unique_key = :unique_key AND unique_slot = 0 /*as it is now*/", {"unique_key": job.unique_key}
-            )
-            if found:
-                return str(_text(found[0][0]) or found[0][1])
-            # the job that held the key finished in this very moment: it is free again
-        else:
-            return job.uid
-    raise Conflict(f"the unique key {printable(job.unique_key or '', 80)!r} is taken and freed faster than a job can be added: try again")
-
-
-_INSERT = (
-    "INSERT INTO asyncsend_jobs (task, payload, queue, priority, run_at, expires_at, max_attempts, timeout_seconds, unique_key, uid, batch_id) VALUES"
-)
-_VALUES = (
-    "(:task#, :payload#, :queue#, :priority#, COALESCE(FROM_UNIXTIME(:run_at#), FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + :delay#)),"
-    " COALESCE(FROM_UNIXTIME(:expires_at#), FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + :expires_in#)),"
-    " :max_attempts#, :timeout_seconds#, :unique_key#, :uid#, :batch_id#)"
-)
-
-
-def _columns(job: NewJob) -> dict[str, Any]:
-    return {
-        "task": job.task, "payload": storable(job.payload), "queue": job.queue, "priority": job.priority, "run_at": job.run_at,
-        "delay": job.delay or 0, "expires_at": job.expires_at, "expires_in": job.expires_in, "max_attempts": job.max_attempts,
-        "timeout_seconds": job.timeout_seconds, "unique_key": job.unique_key, "uid": job.uid, "batch_id": job.batch_id,
-    }  # fmt: skip
-
-
-def bind(sql: str, params: Params, prefix: str) -> str:
-    """The statement with the table prefix and the lists of ids written in; lists hold whole numbers only."""
-    if prefix != "asyncsend_":
-        sql = re.sub(r"\basyncsend_(?=jobs|status|runs|pauses|schema)", prefix, sql)
-    for name, value in params.items():
-        if isinstance(value, list):
-            sql = sql.replace(f":{name}", "(" + ",".join(str(int(one)) for one in value) + ")")
-    return sql
-
-
-_PARAMETER = re.compile(r":([a-z_]+\d*)\b")
-
-
-def in_mysql(sql: str) -> str:
-    """The statement in MySQL's words and the DB-API's pyformat style."""
-    spoken = _PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%"))
-    return spoken.replace("/*by key*/", "FORCE INDEX (PRIMARY)").replace("/*as it is now*/", "LOCK IN SHARE MODE")
-
-
-def statements(ddl: str) -> list[str]:
-    """The statements of a migration, without comments and empty lines."""
-    bare = re.sub(r"[ \t]*--[^\n]*", "", ddl)
-    return [statement.strip() for statement in bare.split(";\n") if statement.strip(" ;\n")]
-
-
-def storable(text: str | None) -> str | None:
-    """Text any of the servers takes: half surrogates and NUL bytes replaced."""
-    return text.encode("utf-8", "replace").decode("utf-8").replace("\x00", "\ufffd") if text is not None else None
 
 
 def _group_of(outcome: Outcome) -> str | None:
@@ -683,43 +500,18 @@ def _group_of(outcome: Outcome) -> str | None:
 
 
 def _claimed(row: tuple[Any, ...], token: str, run_id: int) -> Job:
-    trouble = next((name for name, value in (("run_at", row[6]), ("expires_at", row[7])) if _is_zero_date(value)), None)
+    trouble = next((name for name, value in (("run_at", row[6]), ("expires_at", row[7])) if is_zero_date(value)), None)
     return Job(
-        id=row[0], uid=_text(row[1]), task=row[2], payload=_text(row[3]) or "", unread=row[3] is None, queue=row[4], priority=row[5], max_attempts=row[8],
-        timeout_seconds=row[9], attempts=row[10], crashes=row[11], created_at=_time(row[12]), expired=bool(row[13]) and trouble is None,
-        batch_id=_text(row[14]), state=State.RUNNING, token=token, run_id=run_id, trouble=trouble,
+        id=row[0], uid=as_text(row[1]), task=row[2], payload=as_text(row[3]) or "", unread=row[3] is None, queue=row[4], priority=row[5], max_attempts=row[8],
+        timeout_seconds=row[9], attempts=row[10], crashes=row[11], created_at=as_time(row[12]), expired=bool(row[13]) and trouble is None,
+        batch_id=as_text(row[14]), state=State.RUNNING, token=token, run_id=run_id, trouble=trouble,
     )  # fmt: skip
 
 
 def _job(row: tuple[Any, ...]) -> Job:
     return Job(
-        id=row[0], uid=_text(row[1]), task=row[2], payload=_text(row[3]) or "", queue=row[4], priority=row[5], run_at=_time(row[6]),
-        expires_at=_time(row[7]), max_attempts=row[8], timeout_seconds=row[9], unique_key=_text(row[10]), batch_id=_text(row[11]),
-        state=State(row[12]), attempts=row[13], crashes=row[14], token=_hex(row[15]), run_id=row[16], started_at=_time(row[17]),
-        created_at=_time(row[18]), finished_at=_time(row[19]), reason=_text(row[20]), error=_text(row[21]), result=_text(row[22]),
+        id=row[0], uid=as_text(row[1]), task=row[2], payload=as_text(row[3]) or "", queue=row[4], priority=row[5], run_at=as_time(row[6]),
+        expires_at=as_time(row[7]), max_attempts=row[8], timeout_seconds=row[9], unique_key=as_text(row[10]), batch_id=as_text(row[11]),
+        state=State(row[12]), attempts=row[13], crashes=row[14], token=as_hex(row[15]), run_id=row[16], started_at=as_time(row[17]),
+        created_at=as_time(row[18]), finished_at=as_time(row[19]), reason=as_text(row[20]), error=as_text(row[21]), result=as_text(row[22]),
     )  # fmt: skip
-
-
-def _is_zero_date(value: Any) -> bool:
-    """A server that is not strict stores 0000-00-00 for an instant it cannot hold (MySQL manual, "Server SQL Modes")."""
-    return isinstance(value, str) and value.startswith("0000")
-
-
-def _time(value: Any) -> datetime | None:
-    if value is None or _is_zero_date(value):
-        return None
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return None  # SQLite stores any text somebody puts there by hand
-    assert isinstance(value, datetime)
-    return value.replace(tzinfo=UTC)
-
-
-def _text(value: Any) -> str | None:
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
-
-
-def _hex(value: Any) -> str | None:
-    return value.hex() if isinstance(value, bytes) else None

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from asyncsend.errors import ConfigurationError, DatabaseUnreachable
-from asyncsend.store.sql import BadRow, ConnectionLost, Duplicate, Params, SqlStore, bind, resolved
+from asyncsend.store.connection import BadRow, ConnectionLost, Duplicate, Params, bind, resolved
+from asyncsend.store.sql import SqlStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable

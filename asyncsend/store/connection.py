@@ -1,0 +1,166 @@
+"""
+What every statement stands on: errors, the connection that is asked again, and the translation into each database's words.
+
+A statement is written in MySQL's words; SQLite is taught NOW, UNIX_TIMESTAMP and FROM_UNIXTIME when it connects. `:name` is a
+parameter, a list of ids is written out; `/*by key*/` is where MySQL must be told to go by the primary key, `/*as it is now*/`
+where it must not answer from an old snapshot.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from asyncsend.errors import Conflict, DatabaseUnreachable, InvalidJob
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Params = dict[str, Any]
+
+
+class ConnectionLost(Exception):
+    """The statement's fate is unknown; the connection is gone. Never leaves the store."""
+
+
+class Duplicate(Exception):
+    """A UNIQUE index refused the statement. Never leaves the store."""
+
+
+class BadRow(Exception):
+    """A value does not fit its column. Never leaves the store."""
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def resolved(method: Callable[P, R]) -> Callable[P, R]:
+    """Repeat a method whose connection was lost in the middle: each is written so that the second time finds out what the first did."""
+
+    @functools.wraps(method)
+    def again(*args: P.args, **kwargs: P.kwargs) -> R:
+        store: Any = args[0]
+        lost_at = None
+        for attempt in range(store.RECONNECTS):
+            store.repeating = attempt > 0
+            try:
+                return method(*args, **kwargs)
+            except BadRow as misfit:
+                raise InvalidJob(f"a value does not fit its column ({misfit})") from misfit
+            except Duplicate as taken:
+                raise Conflict(f"another row has that already ({taken})") from taken
+            except (ConnectionLost, DatabaseUnreachable) as lost:
+                if isinstance(lost, DatabaseUnreachable) and (attempt == 0 or attempt + 1 == store.RECONNECTS):
+                    raise  # away from the beginning; what was lost on the way may be back in a moment
+                store.forget_connection()
+                lost_at = lost_at or time.monotonic()
+                if attempt + 1 == store.RECONNECTS or time.monotonic() - lost_at > store.PATIENCE:
+                    raise store.unreachable(lost) from lost
+                store.pause_before_reconnect(attempt)
+        raise AssertionError("unreachable: the loop above returns or raises")
+
+    return again
+
+
+class SqlConnection:
+    """The shared half of both stores. A subclass connects, executes, inserts and names its errors."""
+
+    RECONNECTS = 5
+    PATIENCE = 4.0  # seconds after the first loss in which to begin another try: a server that hangs must not hang us five times
+    BEGIN = "BEGIN"
+    repeating = False  # whether the method at work is called again, because the fate of its first try is unknown
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+
+    # what a subclass says
+    def _execute(self, sql: str, params: Params) -> tuple[list[tuple[Any, ...]], int]:
+        """Rows and matched-row count of one statement; ConnectionLost, Duplicate, DatabaseUnreachable or ConfigurationError."""
+        raise NotImplementedError
+
+    def _session_facts(self) -> str:
+        """More columns for `standing`, whose values `_assert_session` looks at."""
+        return ""
+
+    def _assert_session(self, facts: tuple[Any, ...]) -> None:
+        """ConfigurationError if the session is not what the statements rely on."""
+
+    # the shared plumbing
+    def _rows(self, sql: str, **params: Any) -> list[tuple[Any, ...]]:
+        return self._execute(sql, params)[0]
+
+    def _write(self, sql: str, **params: Any) -> int:
+        return self._execute(sql, params)[1]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._execute(self.BEGIN, {})
+        try:
+            yield
+        except ConnectionLost:
+            raise  # the server rolls back by itself
+        except BaseException:
+            self._execute("ROLLBACK", {})
+            raise
+        self._execute("COMMIT", {})
+
+
+def bind(sql: str, params: Params, prefix: str) -> str:
+    """The statement with the table prefix and the lists of ids written in; lists hold whole numbers only."""
+    if prefix != "asyncsend_":
+        sql = re.sub(r"\basyncsend_(?=jobs|status|runs|pauses|schema)", prefix, sql)
+    for name, value in params.items():
+        if isinstance(value, list):
+            sql = sql.replace(f":{name}", "(" + ",".join(str(int(one)) for one in value) + ")")
+    return sql
+
+
+_PARAMETER = re.compile(r":([a-z_]+\d*)\b")
+
+
+def in_mysql(sql: str) -> str:
+    """The statement in MySQL's words and the DB-API's pyformat style."""
+    spoken = _PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%"))
+    return spoken.replace("/*by key*/", "FORCE INDEX (PRIMARY)").replace("/*as it is now*/", "LOCK IN SHARE MODE")
+
+
+def statements(ddl: str) -> list[str]:
+    """The statements of a migration, without comments and empty lines."""
+    bare = re.sub(r"[ \t]*--[^\n]*", "", ddl)
+    return [statement.strip() for statement in bare.split(";\n") if statement.strip(" ;\n")]
+
+
+def storable(text: str | None) -> str | None:
+    """Text any of the servers takes: half surrogates and NUL bytes replaced."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\x00", "\ufffd") if text is not None else None
+
+
+def is_zero_date(value: Any) -> bool:
+    """A server that is not strict stores 0000-00-00 for an instant it cannot hold (MySQL manual, "Server SQL Modes")."""
+    return isinstance(value, str) and value.startswith("0000")
+
+
+def as_time(value: Any) -> datetime | None:
+    if value is None or is_zero_date(value):
+        return None
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None  # SQLite stores any text somebody puts there by hand
+    assert isinstance(value, datetime)
+    return value.replace(tzinfo=UTC)
+
+
+def as_text(value: Any) -> str | None:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+
+
+def as_hex(value: Any) -> str | None:
+    return value.hex() if isinstance(value, bytes) else None
