@@ -14,7 +14,6 @@ from itertools import pairwise
 from typing import NamedTuple
 
 SLACK = 0.03  # seconds between the death of a run and that of its workers; no later run has an effect so soon
-UNSETTLED = 0.25 + 0.35  # seconds: what a frozen run finished last is in its journal only, which the other host cannot read; and a slow machine
 
 
 class Job(NamedTuple):
@@ -26,7 +25,7 @@ class Job(NamedTuple):
 
 
 class Event(NamedTuple):
-    """Something a task or a sink saw: `process` is a worker's pid, or the connection a worker keeps."""
+    """Something a task or a sink saw; `process` is the worker's pid."""
 
     key: str
     process: str
@@ -40,13 +39,14 @@ class Death(NamedTuple):
     at: float
     most: int = 1
     until: float | None = None
-    processes: frozenset[str] = frozenset()  # who died or froze, and the connections they had; empty: every process of the run
+    noted: frozenset[int] = frozenset()  # ids of the jobs whose results stood in a frozen run's journal, which the other host cannot read
+    processes: frozenset[str] = frozenset()  # who died or froze; empty: every process of the run
 
-    def may_explain(self, event: Event) -> bool:
-        """Whether this may be what an effect's repeat is due to: the first such death is."""
-        if self.until is None and self.processes:
-            return event.process in self.processes
-        return (self.until or self.at) + SLACK >= event.at
+    def may_explain(self, first: Event, second: Event) -> bool:
+        """Whether this may be what a repeat is due to; of several, the first is."""
+        if self.until is not None:
+            return first.at <= self.until + SLACK or first.process in self.processes or second.process in self.processes
+        return first.process in self.processes if self.processes else first.at <= self.at + SLACK
 
 
 class Row(NamedTuple):
@@ -56,6 +56,7 @@ class Row(NamedTuple):
     attempts: int = 0
     crashes: int = 0
     reason: str | None = None
+    id: int = 0
 
 
 @dataclass
@@ -137,7 +138,7 @@ def _explain(history: History, seen: dict[str, list[Event]], verdict: Verdict) -
     which: dict[int, list[str]] = defaultdict(list)
     for events in seen.values():
         for first, second in pairwise(events):
-            position = next((number for number, death in enumerate(deaths) if death.may_explain(first)), None)
+            position = next((number for number, death in enumerate(deaths) if death.may_explain(first, second)), None)
             death = deaths[position] if position is not None else None
             said = f"{first.key} by {first.process} at {first.at:.4f}, again by {second.process} at {second.at:.4f}"
             unexplained = verdict.unexplained
@@ -156,8 +157,9 @@ def _explain(history: History, seen: dict[str, list[Event]], verdict: Verdict) -
             elif first.process in death.processes or second.process in death.processes:
                 in_the_middle = any(event.process in death.processes and event.at > death.at for event in (first, second))
                 blamed[position] += in_the_middle
-                verdict.unsettled_at_takeover += not in_the_middle and first.at >= death.at - UNSETTLED
-                verdict.unexplained += not in_the_middle and first.at < death.at - UNSETTLED
+                noted = history.rows[first.key].id in death.noted
+                verdict.unsettled_at_takeover += not in_the_middle and noted
+                verdict.unexplained += not in_the_middle and not noted
             else:
                 verdict.unexplained += 1
             if verdict.unexplained > unexplained:

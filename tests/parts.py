@@ -447,7 +447,7 @@ class SmtpSink:
 
         sink = self
         self.mails: list[tuple[str, str, bytes]] = []  # sender, recipient, content
-        self.accepted: list[tuple[float, str]] = []  # when each of them was accepted (monotonic), over which connection
+        self.accepted: list[tuple[float, int]] = []  # when each of them was accepted (monotonic), from which port
         self.recipients: list[str] = []  # of every RCPT that was taken
         self.connections = 0
         self.replies: dict[str, list[str]] = {"MAIL": [], "RCPT": [], "DATA": []}  # next replies of each step, instead of accepting
@@ -471,7 +471,7 @@ class SmtpSink:
                 if sink.replies["DATA"]:
                     return sink._said(server, sink.replies["DATA"].pop(0))
                 if sink.after_dot != "swallow":
-                    sink.accepted.append((time.monotonic(), f"smtp:{session.peer[1]}"))
+                    sink.accepted.append((time.monotonic(), session.peer[1]))
                     sink.mails.append((envelope.mail_from, envelope.rcpt_tos[0], envelope.original_content))
                 if sink.after_dot != "accept":
                     server.transport.abort()
@@ -522,7 +522,7 @@ class Request:
     headers: dict[str, str]
     body: bytes
     at: float = 0.0  # monotonic
-    connection: str = ""
+    port: int = 0  # of the client
 
 
 class HttpSink:
@@ -540,7 +540,7 @@ class HttpSink:
 
             def do_any(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                sink.requests.append(Request(self.command, self.path, dict(self.headers.items()), body, time.monotonic(), f"http:{self.client_address[1]}"))
+                sink.requests.append(Request(self.command, self.path, dict(self.headers.items()), body, time.monotonic(), self.client_address[1]))
                 if sink.behave == "hang":
                     sink.release.wait(60)
                 if sink.behave in ("cut", "hang"):

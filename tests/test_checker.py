@@ -83,22 +83,25 @@ def test_a_repeat_of_an_at_most_once_job_is_named_also_where_a_death_explains_it
 
 
 def test_the_death_of_one_worker_explains_nothing_that_another_did():
-    death = Death("kill-worker", 10.0, 1, None, frozenset({"p1"}))
+    death = Death("kill-worker", 10.0, processes=frozenset({"p1"}))
     assert check(history(("a", "p1", 9.9), ("a", "p2", 11.0), deaths=[death])).broken() == {}
     assert check(history(("a", "p3", 9.9), ("a", "p2", 11.0), deaths=[death])).broken() == {"unexplained": 1}
 
 
-FREEZE = Death("freeze", 10.0, 1, 12.0, frozenset({"p1"}))
+FREEZE = Death("freeze", 10.0, 1, 12.0, frozenset({7}), frozenset({"p1"}))
 
 
-def test_what_a_frozen_run_had_finished_a_moment_before_may_be_repeated_and_no_more():
-    late = check(history(("a", "p1", 9.8), ("a", "p2", 11.5), deaths=[FREEZE]))
+def test_what_stood_in_a_frozen_run_s_journal_may_be_repeated_and_no_more():
+    effects = [("a", "p1", 9.8), ("a", "p2", 11.5)]
+    late = check(history(*effects, deaths=[FREEZE], rows={"a": Row("done", 1, id=7)}))
     assert (late.broken(), late.unsettled_at_takeover) == ({}, 1)
-    assert check(history(("a", "p1", 8.0), ("a", "p2", 11.5), deaths=[FREEZE])).broken() == {"unexplained": 1}
+    assert check(history(*effects, deaths=[FREEZE], rows={"a": Row("done", 1, id=8)})).broken() == {"unexplained": 1}
 
 
 def test_a_frozen_run_may_end_what_it_was_in_the_middle_of_and_begin_nothing():
     assert check(history(("a", "p2", 11.5), ("a", "p1", 12.1), deaths=[FREEZE])).broken() == {}
+    assert check(history(("a", "p1", 12.2), ("a", "p2", 12.3), deaths=[FREEZE])).broken() == {}
+    assert check(history(("a", "p3", 12.2), ("a", "p2", 12.3), deaths=[FREEZE])).broken() == {"unexplained": 1}
     jobs, rows = {"a": Job("mark"), "b": Job("mark")}, {"a": Row("done", 1), "b": Row("done", 1)}
     assert check(history(("a", "p1", 12.1), ("b", "p1", 12.2), jobs=jobs, rows=rows, deaths=[FREEZE])).broken() == {"after_takeover": 1}
 

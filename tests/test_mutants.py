@@ -15,7 +15,7 @@ NEEDED_IN = {
 }  # fmt: skip
 MOST_SEEDS = 150
 SEEN_BY_THE_MODEL = [
-    "no-fence", "settle-without-owner", "claim-without-owner", "claim-without-state", "settle-without-state", "charge-at-claim", "settle-by-id-only",
+    "settle-without-owner", "claim-without-owner", "claim-without-state", "settle-without-state", "charge-at-claim", "settle-by-id-only",
     "lease-not-renewed", "rescue-of-a-living-run", "take-without-generation", "start-mark-not-committed",
 ]  # fmt: skip
 

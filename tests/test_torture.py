@@ -10,7 +10,7 @@ def test_no_promise_breaks_whatever_befalls_a_run(database, workers):
     arguments = torture.parsed(["--kills", "22", "--seconds", "25", "--seed", "20261121", "--database", database, "--workers", str(workers), "--each", *each])
     figures = torture.torture(arguments)
     assert figures.valid, "the queue could not be drained"
-    assert figures.broken() == {}
+    assert figures.broken() == {}, figures.verdict.remarks
     assert set(each) <= set(figures.kills)
     assert figures.killed_runs >= 5
     assert figures.verdict.jobs > 50

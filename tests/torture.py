@@ -40,15 +40,25 @@ from parts import HttpSink, PrivateServer, Site, SmtpSink, _matrix_server, made_
 from proxy import Proxy, Rule  # noqa: E402
 
 from asyncsend.job import NewJob  # noqa: E402
+from asyncsend.journal import Journal  # noqa: E402
 from asyncsend.store import open_store  # noqa: E402
 
 TASKS = """
-import os, random, time
+import os, random, socket, time
 from asyncsend import task, Backoff, Retry
 pipe = os.open(os.path.join(os.path.dirname(__file__), "pipe"), os.O_WRONLY)
 
 def say(word, key):
     os.write(pipe, f"{word} {key} {os.getpid()} {time.monotonic()}\\n".encode())
+
+class Witnessed(socket.socket):
+    # A sink knows a connection only; with this it is known whose that was.
+    def connect(self, address):
+        super().connect(address)
+        if self.family == socket.AF_INET:
+            say("C", self.getsockname()[1])
+
+socket.socket = Witnessed
 
 @task(max_attempts=500, backoff=Backoff(base=0, cap=0))
 def mark(key, seconds, fails=0.0):
@@ -66,6 +76,8 @@ def once(key, seconds):
 """
 # A lease so short that a test can wait for its end; everything else is what cron starts.
 SHORT_LEASE = "from asyncsend import status; status.LEASE, status.BEAT, status.MARGIN = 1.2, 0.2, 0.4; from asyncsend.__main__ import main; main()"
+# Python's sleep is refused by the kernel under libfaketime: it is given an absolute time of the clock that is not faked.
+OTHER_SLEEP = "import select, time; time.sleep = lambda seconds: select.select([], [], [], seconds); from asyncsend.__main__ import main; main()"
 FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
 CANARY = "whsec_Q0FOQVJZLWNhbmFyeS1DQU5BUlktY2FuYXJ5"
 EX_TEMPFAIL = 75
@@ -162,6 +174,7 @@ class Lane:
         if server is not None:
             self._watch_writes()
         self.history, self.figures = History(), Figures(Verdict())
+        self.connects: dict[int, list[tuple[float, str]]] = {}  # port: when it was connected, and by whom
         self.marks = 0  # effects that came through the pipe
         self.down = threading.Event()  # the server is away on purpose
         self.outages = 0  # how often it was
@@ -216,6 +229,9 @@ class Lane:
                 word, key, process, at = line.split()
                 if word == "stop":
                     return
+                if word == "C":
+                    self.connects.setdefault(int(key), []).append((float(at), process))
+                    continue
                 (self.history.starts if word == "S" else self.history.effects).append(Event(key, process, float(at)))
                 self.marks += word == "E"
 
@@ -284,9 +300,9 @@ class Lane:
         return NewJob(task, json.dumps(payload), key, priority=chance.randrange(3)), Job(task, seconds)
 
     # ── runs and what befalls them ───────────────────────────────────────────────────────────────────────────────────
-    def start(self, host: str = "a", *, short_lease: bool = False, **options) -> subprocess.Popen:
+    def start(self, host: str = "a", *, program: str = "", **options) -> subprocess.Popen:
         site = self.hosts[host]
-        how = ["-c", SHORT_LEASE] if short_lease else ["-m", "asyncsend"]
+        how = ["-c", program] if program else ["-m", "asyncsend"]
         environment = site.environment | options.pop("environment", {})
         self.figures.runs += 1
         if self.died_at is not None and host == "a":
@@ -349,10 +365,8 @@ class Lane:
         run = self.start()
         self.work(run)
         for pid in self.workers_of(run)[:1]:
-            self._signal(pid, signal.SIGSTOP)
-            names = self._names([pid])
             self._signal(pid, signal.SIGKILL)
-            self.history.deaths.append(Death("kill-worker", time.monotonic(), 1, None, frozenset(names)))
+            self.history.deaths.append(Death("kill-worker", time.monotonic(), 1, processes=frozenset({str(pid)})))
         self.work(run, 6)
         self.killed(run)
 
@@ -394,7 +408,7 @@ class Lane:
     def clock(self) -> None:
         """The host's clock is a day off, this way or that."""
         wrong = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": self.chance.choice(["-1d", "+1d"]), "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DISABLE_SHM": "1"}
-        run = self.start(environment=wrong if FAKETIME else {})
+        run = self.start(program=OTHER_SLEEP, environment=wrong if FAKETIME else {})
         self.work(run)
         self.killed(run)
 
@@ -478,15 +492,15 @@ class Lane:
 
     def freeze(self) -> None:
         """Host a is frozen, workers and all, past its lease; host b takes over; a wakes up in the middle of b's work and must do no harm."""
-        run = self.start("a", short_lease=True)
+        run = self.start("a", program=SHORT_LEASE)
         self.work(run)
         pids = [*self.workers_of(run), run.pid]
         for pid in pids:
             self._signal(pid, signal.SIGSTOP)
         at, before = time.monotonic(), self.progress()
-        frozen = self._names(pids)
+        noted = self._noted(run)
         while self.progress() < before + 4 and time.monotonic() < at + 30:
-            other = self.start("b", short_lease=True)
+            other = self.start("b", program=SHORT_LEASE)
             limit = time.monotonic() + 2
             while other.poll() is None and self.progress() < before + 4 and time.monotonic() < limit:
                 time.sleep(0.002)
@@ -495,10 +509,9 @@ class Lane:
                 for pid in pids:
                     self._signal(pid, signal.SIGCONT)
                 while run.poll() is None and time.monotonic() < until + 5:
-                    frozen |= self._names(pids)
-                    time.sleep(0.001)
+                    time.sleep(0.002)
                 other.terminate()
-                self.history.deaths.append(Death("freeze", at, self.workers, until, frozenset(frozen)))
+                self.history.deaths.append(Death("freeze", at, self.workers, until, noted, frozenset(map(str, pids))))
                 self.figures.freezes += 1
             self.ended(other)
         for pid in pids:
@@ -507,19 +520,15 @@ class Lane:
             run.terminate()
         self.ended(run)
 
-    @staticmethod
-    def _names(pids: list[int]) -> set[str]:
-        """What witnesses call these processes: their pids, and the connections they have to the sinks (proc_pid_net(5))."""
-        found = {str(pid) for pid in pids}
-        for pid in pids:
-            try:
-                inodes = {os.readlink(f"/proc/{pid}/fd/{name}")[8:-1] for name in os.listdir(f"/proc/{pid}/fd")}
-                lines = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
-            except OSError:
-                continue
-            ports = {int(line[1].rpartition(":")[2], 16) for line in lines if line[9] in inodes}
-            found |= {f"{sink}:{port}" for sink in ("smtp", "http") for port in ports}
-        return found
+    def _noted(self, run: subprocess.Popen) -> frozenset[int]:
+        """Ids of the jobs whose results stand in the journal of host a."""
+        if run.poll() is not None:
+            return frozenset()
+        journal = Journal(self.site.settings().journal_path)
+        try:
+            return frozenset(job_id for job_id, _ in journal.read()[0])
+        finally:
+            journal.close()
 
     @staticmethod
     def _signal(pid: int, number: int) -> None:
@@ -550,10 +559,11 @@ class Lane:
         for thread in self.threads[:2]:
             thread.join(30)
         history, figures = self.history, self.figures
-        for (at, connection), message in zip(self.smtp.accepted, list(self.smtp.mails), strict=True):
-            history.effects.append(Event(re.search(rb"Message-ID: <([^@>]+)@", message[2])[1].decode(), connection, at))
-        history.effects += [Event(request.headers["Idempotency-Key"], request.connection, request.at) for request in self.http.requests]
-        history.rows = {uid: Row(state, attempts, crashes, reason) for uid, state, attempts, crashes, reason in self.store._rows("SELECT uid, state, attempts, crashes, reason FROM asyncsend_jobs")}
+        for (at, port), message in zip(self.smtp.accepted, list(self.smtp.mails), strict=True):
+            history.effects.append(Event(re.search(rb"Message-ID: <([^@>]+)@", message[2])[1].decode(), self._whose(port, at), at))
+        for request in self.http.requests:
+            history.effects.append(Event(request.headers["Idempotency-Key"], self._whose(request.port, request.at), request.at))
+        history.rows = {row[0]: Row(*row[1:]) for row in self.store._rows("SELECT uid, state, attempts, crashes, reason, id FROM asyncsend_jobs")}
         self._read_logs()
         figures.verdict = check(history)
         figures.late_refused = int(self.store._rows("SELECT COALESCE(SUM(late), 0) FROM asyncsend_runs")[0][0])
@@ -568,6 +578,10 @@ class Lane:
         if strange:
             print(f"left over: {strange}", file=sys.stderr)
         return figures
+
+    def _whose(self, port: int, at: float) -> str:
+        """The worker that had this connection then."""
+        return max((when, process) for when, process in self.connects[port] if when <= at + 0.05)[1]
 
     def _read_logs(self) -> None:
         form = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d{4} [A-Z]{4,5} .* event=([a-z-]+)( [a-z_]+=(\S+|\"[^\"]*\"))*$")
