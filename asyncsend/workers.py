@@ -97,7 +97,8 @@ class Workers:
         self._finished: list[tuple[Job, Outcome]] = []
         self.selector = selectors.DefaultSelector()
         self._shared = mmap.mmap(-1, _SHARED.size)
-        self._share(stop=False, valid_until=float("inf"))
+        self._stopping = False
+        self.allow_until(float("inf"))
         self.without_modules = False
         self._deaths_in_a_row = 0
         self._abandoned: list[Job] = []
@@ -120,11 +121,12 @@ class Workers:
 
     def allow_until(self, valid_until: float) -> None:
         """No effect may start after this moment of the boot clock: the lease behind it would be over."""
-        self._share(stop=False, valid_until=valid_until)
+        self._shared[:] = _SHARED.pack(int(self._stopping), valid_until)
 
     def stop(self) -> None:
-        """Start nothing more: workers hand back what they have not begun."""
-        self._share(stop=True, valid_until=0.0)
+        """Start nothing more, however long the lease still goes on: workers hand back what they have not begun."""
+        self._stopping = True
+        self.allow_until(0.0)
         self.unstarted += self.backlog
         self.backlog.clear()
 
@@ -160,7 +162,8 @@ class Workers:
 
     def close(self) -> None:
         """Let every worker end its connections after the job it is at, then see to it that no process is left behind."""
-        self._share(stop=True, valid_until=0.0)
+        self._stopping = True
+        self.allow_until(0.0)
         for worker in self.workers:
             with contextlib.suppress(OSError):
                 worker.jobs.shutdown(socket.SHUT_WR)
@@ -314,7 +317,9 @@ class Workers:
                 self.journal_broken = True
                 self.log.event("journal-broken")
             if "unstarted" in message:
-                (returned if message.get("journal") else self.unstarted).append(self._pop(worker))
+                job = self._pop(worker)
+                job.started_at = None  # marked perhaps, but not begun: going back costs it nothing
+                (returned if message.get("journal") else self.unstarted).append(job)
             elif "outcome" in message:
                 job = self._pop(worker)
                 outcome = Outcome.from_dict(message["outcome"])
@@ -479,9 +484,6 @@ class Workers:
     def _unregister(self, channel: Any) -> None:
         with contextlib.suppress(KeyError, ValueError):
             self.selector.unregister(channel)
-
-    def _share(self, *, stop: bool, valid_until: float) -> None:
-        self._shared[:] = _SHARED.pack(int(stop), valid_until)
 
     def may_start(self) -> bool:
         """In the worker: whether the next job may begin."""
