@@ -306,8 +306,8 @@ class Workers:
         returned: list[Job] = []
         for line in lines:
             try:
-                message = json.loads(line)
-            except ValueError:  # a task wrote into our socket: this worker cannot be understood any more
+                message, outcome = _understood(line, expected=bool(worker.window))
+            except (ValueError, TypeError, LookupError):  # a task wrote into our socket: this worker cannot be understood any more
                 _kill_group(worker.pid, signal.SIGKILL)
                 break
             if "policies" in message:
@@ -320,9 +320,8 @@ class Workers:
                 job = self._pop(worker)
                 job.started_at = None  # marked perhaps, but not begun: going back costs it nothing
                 (returned if message.get("journal") else self.unstarted).append(job)
-            elif "outcome" in message:
+            elif outcome is not None:
                 job = self._pop(worker)
-                outcome = Outcome.from_dict(message["outcome"])
                 if outcome.seconds < 0.02:
                     worker.size = min(WINDOW, worker.size * 2)
                 elif outcome.seconds > 0.2:
@@ -491,6 +490,14 @@ class Workers:
 
         stop, valid_until = _SHARED.unpack(self._shared[:])
         return not stop and boot_clock() < valid_until
+
+
+def _understood(line: bytes, *, expected: bool) -> tuple[dict[str, Any], Outcome | None]:
+    """What a worker says, and the outcome in it; ValueError, TypeError or LookupError if it is none of what workers say, or of a job nobody gave it."""
+    message = json.loads(line)
+    if not isinstance(message, dict) or not (expected or "policies" in message):
+        raise ValueError(line)
+    return message, Outcome.from_dict(message["outcome"]) if "outcome" in message else None
 
 
 def _kill_group(pid: int, number: int) -> None:
