@@ -75,8 +75,8 @@ def end_session(name: str, patience: float = 2.0) -> list[int]:
     killed: set[int] = set()
     limit = time.monotonic() + patience  # what hangs in the kernel dies when it comes out, and does nothing before
     while time.monotonic() < limit:
-        now = _stat(int(leader))
         left = [pid for pid, stat in _processes() if stat[3] == leader and stat[0] not in "ZX"]
+        now = _stat(int(leader))  # after that, for the number is free, and may be a stranger's, from the moment the last of them is gone
         if not left or (now and now[19] != born):
             break
         for pid in left:

@@ -145,7 +145,7 @@ def _server(facts: dict[str, str]) -> Iterator[Finding]:
     packet = int(facts.get("max_allowed_packet", 0) or 0)
     small = packet < 4_194_304
     yield Finding("packet", WARN if small else OK, f"max_allowed_packet = {packet:,} bytes", "payloads above it are refused by the server; ask your host for 16M" if small else "")
-    wait = int(facts.get("wait_timeout", 0) or 0)
+    wait = int(facts.get("global.wait_timeout", 0) or 0)
     yield Finding("timeout", OK, f"wait_timeout = {wait} s; the run reconnects when it is cut")
 
 

@@ -158,7 +158,7 @@ class _Minute:
         if self.lock.flocked or self._journal_has_lines():
             self._open_journal()
         self._end_survivors()
-        finished, started = self.journal.read() if self.journal else ({}, {})
+        finished, started = self._read_journal()
         replayed = [Settlement(job_id, token, outcome) for (job_id, token), outcome in finished.items()]
         accepted = 0
         for start in range(0, len(replayed), SETTLE_JOBS):
@@ -170,16 +170,24 @@ class _Minute:
         self._rescue(started)
         self._clear_journal()
 
+    def _read_journal(self) -> tuple[dict[Claim, Outcome], dict[Claim, str] | None]:
+        """What was finished, and what was started; None for that if it cannot be read, for then anything may have been."""
+        try:
+            return self.journal.read() if self.journal else ({}, {})
+        except OSError as error:
+            self.log.event("journal-broken", error=error.strerror)
+            return {}, None
+
     def _end_survivors(self) -> None:
         """The kernel killed the dead run's workers, but not what their tasks had started: that must not overlap the repeat."""
         from asyncsend.deathsig import end_session
 
-        sessions = set(self.journal.read()[1].values()) if self.journal else set()
+        sessions = set((self._read_journal()[1] or {}).values())
         left = [pid for session in sessions for pid in end_session(session)]
         if left:
             self.log.event("orphans-killed", pids=",".join(map(str, left)))
 
-    def _rescue(self, started: Container[Claim]) -> None:
+    def _rescue(self, started: Container[Claim] | None) -> None:
         from asyncsend.execute import after_crash
 
         # To the end, also when asked to stop: the journal is cleared after this, and with it who had been started.
@@ -187,7 +195,7 @@ class _Minute:
             self._beat()
             settlements = []
             for job in left:
-                outcome = after_crash(job, started=(job.id, job.token or "") in started)
+                outcome = after_crash(job, started=started is None or (job.id, job.token or "") in started)
                 settlements.append(Settlement(job.id, job.token or "", outcome))
                 self.log.event("job-rescued", job=job.id, task=job.task, to=outcome.state.value, reason=outcome.reason or "not-started", crashes=job.crashes + outcome.crashed)
             self._open_row()
@@ -424,7 +432,13 @@ class _Minute:
         """Forget what the database has by now. LeaseLost if the row may be another's: what was refused then may still be written, and a shared journal be theirs."""
         if self.journal:
             self._beat()
-            self.journal.clear()
+            try:
+                self.journal.clear()
+            except OSError as error:  # its lines stay, and do no harm
+                if self.workers is None or not self.workers.journal_broken:
+                    self.log.event("journal-broken", error=error.strerror)
+                if self.workers:
+                    self.workers.journal_broken = True
 
     def _journal_has_lines(self) -> bool:
         try:

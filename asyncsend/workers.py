@@ -98,7 +98,8 @@ class Workers:
         self._finished: list[tuple[Job, Outcome]] = []
         self.selector = selectors.DefaultSelector()
         self._shared = mmap.mmap(-1, _SHARED.size)
-        self._share(stop=False, valid_until=float("inf"))
+        self._stopping = False
+        self.allow_until(float("inf"))
         self.without_modules = False
         self._deaths_in_a_row = 0
         self._abandoned: list[Job] = []
@@ -122,11 +123,12 @@ class Workers:
 
     def allow_until(self, valid_until: float) -> None:
         """No effect may start after this moment of the boot clock: the lease behind it would be over."""
-        self._share(stop=False, valid_until=valid_until)
+        self._shared[:] = _SHARED.pack(int(self._stopping), valid_until)
 
     def stop(self) -> None:
-        """Start nothing more: workers hand back what they have not begun."""
-        self._share(stop=True, valid_until=0.0)
+        """Start nothing more, however long the lease still goes on: workers hand back what they have not begun."""
+        self._stopping = True
+        self.allow_until(0.0)
         self.unstarted += self.backlog
         self.backlog.clear()
 
@@ -162,7 +164,8 @@ class Workers:
 
     def close(self) -> None:
         """Let every worker end its connections after the job it is at, then see to it that no process is left behind."""
-        self._share(stop=True, valid_until=0.0)
+        self._stopping = True
+        self.allow_until(0.0)
         for worker in self.workers:
             with contextlib.suppress(OSError):
                 worker.jobs.shutdown(socket.SHUT_WR)
@@ -305,8 +308,8 @@ class Workers:
         returned: list[Job] = []
         for line in lines:
             try:
-                message = json.loads(line)
-            except ValueError:  # a task wrote into our socket: this worker cannot be understood any more
+                message, outcome = _understood(line, expected=bool(worker.window))
+            except (ValueError, TypeError, LookupError):  # a task wrote into our socket: this worker cannot be understood any more
                 _kill_group(worker.pid, signal.SIGKILL)
                 break
             if "policies" in message:
@@ -316,10 +319,11 @@ class Workers:
                 self.journal_broken = True
                 self.log.event("journal-broken")
             if "unstarted" in message:
-                (returned if message.get("journal") else self.unstarted).append(self._pop(worker))
-            elif "outcome" in message:
                 job = self._pop(worker)
-                outcome = Outcome.from_dict(message["outcome"])
+                job.started_at = None  # marked perhaps, but not begun: going back costs it nothing
+                (returned if message.get("journal") else self.unstarted).append(job)
+            elif outcome is not None:
+                job = self._pop(worker)
                 if outcome.seconds < 0.02:
                     worker.size = min(WINDOW, worker.size * 2)
                 elif outcome.seconds > 0.2:
@@ -487,15 +491,20 @@ class Workers:
         with contextlib.suppress(KeyError, ValueError):
             self.selector.unregister(channel)
 
-    def _share(self, *, stop: bool, valid_until: float) -> None:
-        self._shared[:] = _SHARED.pack(int(stop), valid_until)
-
     def may_start(self) -> bool:
         """In the worker: whether the next job may begin."""
         from asyncsend.status import boot_clock
 
         stop, valid_until = _SHARED.unpack(self._shared[:])
         return not stop and boot_clock() < valid_until
+
+
+def _understood(line: bytes, *, expected: bool) -> tuple[dict[str, Any], Outcome | None]:
+    """What a worker says, and the outcome in it; ValueError, TypeError or LookupError if it is none of what workers say, or of a job nobody gave it."""
+    message = json.loads(line)
+    if not isinstance(message, dict) or not (expected or "policies" in message):
+        raise ValueError(line)
+    return message, Outcome.from_dict(message["outcome"]) if "outcome" in message else None
 
 
 def _kill_group(pid: int, number: int) -> None:

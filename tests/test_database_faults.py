@@ -2,6 +2,7 @@
 
 import json
 import threading
+from pathlib import Path
 
 import pymysql
 import pytest
@@ -217,6 +218,40 @@ def test_a_connection_that_the_server_drops_while_a_task_runs_is_opened_anew(own
     (shop.home / "go").touch()
     assert run.communicate(timeout=60) == (b"", b"")
     assert (run.returncode, states(shop), effects(shop)) == (0, ["done"], ["a"])
+
+
+FROZEN_IN_THE_MIDDLE = """
+import os, signal
+from asyncsend import status
+from asyncsend.store import mysql
+status.LEASE, status.BEAT, status.MARGIN = 1.5, 0.3, 0.5
+mysql.SESSION = mysql.SESSION.replace(str(mysql.SILENCE), "2")
+execute = mysql.MySQLStore._execute
+def frozen(self, sql, params):
+    if sql == "COMMIT":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return execute(self, sql, params)
+mysql.MySQLStore._execute = frozen
+"""
+
+
+def test_a_host_that_falls_silent_between_begin_and_commit_does_not_keep_the_others_out_for_hours(own, shop, tmp_path):
+    with own.connect(shop.name) as session, session.cursor() as sql:
+        sql.execute("SELECT @@wait_timeout")
+        assert sql.fetchone() == (28800,), "else this test shows nothing"
+    names = marks(shop, 3)
+    shop.insert("fail", '{"name":"x"}')
+    shop.prelude = FROZEN_IN_THE_MIDDLE
+    run = shop.start("run")
+    try:
+        eventually(lambda: Path(f"/proc/{run.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", what="the freeze")
+        eventually(lambda: not sessions(own), what="the end of its session")
+        other = Site(tmp_path / "other-host", shop.url, ASYNCSEND_TASKS="shop_tasks", ASYNCSEND_PATH=str(shop.home))
+        other.quiet("run")
+        assert states(shop)[: len(names)] == ["done"] * 3
+    finally:
+        run.kill()
+        run.communicate(timeout=60)
 
 
 @pytest.mark.parametrize("kill", ["KILL QUERY", "KILL CONNECTION"])

@@ -7,6 +7,7 @@ import subprocess
 import zlib
 
 import pytest
+import syscalls
 from parts import Site, eventually, left_over, made_store, missing
 
 TASKS = """
@@ -238,3 +239,19 @@ def test_a_log_that_is_moved_deleted_or_locked_under_a_run_stops_nothing(lite, t
     if trouble != "a folder":
         assert "event=job-done job=3" in path.read_text()
         assert path.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(("call", "crashes"), [("ftruncate", 0), ("read", 1)])
+def test_a_journal_that_the_disk_lets_nobody_empty_or_read_stops_nothing_and_what_may_have_begun_is_charged(lite, call, crashes):
+    if reason := syscalls.why_not():
+        missing("strace", reason)
+    lite.tasks("import os\nfrom asyncsend import task\n@task\ndef die_at(fuse):\n    if os.path.exists(fuse):\n        os.remove(fuse)\n        os.kill(os.getppid(), 9)\n")
+    lite.insert("die_at", json.dumps({"fuse": str(lite.home / "fuse")}))
+    if crashes:
+        (lite.home / "fuse").touch()
+        assert lite("run", code=None).returncode == -9
+    lite.within = ["strace", "-f", "-o", "/dev/null", "-P", str(lite.settings().journal_path), "-e", f"trace={call}", "-e", f"inject={call}:error=EIO"]
+    lite.quiet("run")
+    assert lite.rows("state, attempts, crashes") == [("done", 1, crashes)]
+    assert "event=journal-broken" in lite.log()
+    assert ("event=job-rescued" in lite.log()) == bool(crashes)

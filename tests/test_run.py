@@ -843,3 +843,15 @@ def test_what_a_job_printed_stands_at_its_own_error_and_at_no_neighbour_s(lite):
             assert error.endswith(f" It printed: <{number}>")
         else:
             assert (state, error) == ("done", None)
+
+
+@pytest.mark.parametrize("words", ["x", "5", "[]", '{"outcome":{}}'])
+def test_a_task_that_writes_into_the_runs_socket_loses_its_worker_only(lite, words):
+    lite.tasks(
+        "import os, stat, time\nfrom asyncsend import task\n@task(max_attempts=1)\ndef bad(words):\n    for number in range(3, 64):\n        try:\n"
+        "            if stat.S_ISSOCK(os.fstat(number).st_mode): os.write(number, words.encode() + b'\\n')\n        except OSError: pass\n    time.sleep(30)\n"
+    )
+    lite.insert("bad", json.dumps({"words": words}))
+    lite.insert("bad", "{}", max_attempts=1)
+    lite.quiet("run")
+    assert lite.rows("state, attempts, crashes") == [("dead", 1, 0)] * 2

@@ -99,6 +99,53 @@ def test_five_sigterms_are_as_good_as_one(shop):
     left_in_order(shop, run, "sigterm")
 
 
+def test_a_lease_renewed_while_the_last_job_ends_lets_no_other_begin(shop):
+    shop.prelude = "from asyncsend import status; status.BEAT = 0.05"
+    for name in ("q0", "q1", "q2", "slow", "t0", "t1", "t2"):
+        shop.insert("until_told" if name == "slow" else "mark", json.dumps({"name": name}))
+    run = shop.start("run")
+    eventually(lambda: "slow" in effects(shop), what="the slow job")
+    eventually(lambda: len(shop.rows("id", "state = 'running'")) == 4, what="the claim of the jobs behind it")
+    run.terminate()
+    eventually(lambda: "event=signal" in shop.log(), what="the answer to the signal")
+    store = shop.store()
+    beat = store._rows("SELECT beat FROM asyncsend_status")[0][0]
+    eventually(lambda: store._rows("SELECT beat FROM asyncsend_status")[0][0] > beat + 1, what="two beats")
+    store.close()
+    tell(shop)
+    assert run.communicate(timeout=60) == (b"", b"")
+    assert effects(shop) == ["q0", "q1", "q2", "slow", "slow-end"]
+    assert shop.rows("state, attempts, crashes") == [("done", 1, 0)] * 4 + [("ready", 0, 0)] * 3
+
+
+HESITANT = """
+import os, time
+from asyncsend import worker
+serve = worker.Child._serve
+def late(self, job, tasks):
+    open(os.environ["ASYNCSEND_HOME"] + "/handed", "w").close()
+    while not os.path.exists(os.environ["ASYNCSEND_HOME"] + "/told"): time.sleep(0.005)
+    serve(self, job, tasks)
+worker.Child._serve = late
+"""
+
+
+def test_a_job_marked_as_started_that_its_worker_had_not_begun_goes_back_uncharged(lite):
+    lite.tasks('from asyncsend import task\n@task(delivery="at-most-once")\ndef once(): pass\n')
+    lite.insert("once")
+    lite.prelude = HESITANT
+    run = lite.start("run")
+    eventually(lambda: (lite.home / "handed").exists(), what="the job at its worker")
+    assert lite.rows("state, started_at IS NOT NULL, reason") == [("running", 1, "started-once")]
+    run.terminate()
+    eventually(lambda: "event=signal" in lite.log(), what="the answer to the signal")
+    tell(lite)
+    assert run.communicate(timeout=60) == (b"", b"")
+    assert lite.rows("state, attempts, crashes, started_at, reason") == [("ready", 0, 0, None, None)]
+    lite.quiet("run")
+    assert lite.rows("state, attempts, crashes") == [("done", 1, 0)]
+
+
 @pytest.mark.parametrize("progress", ["none", "heard", "finished"])
 def test_sigkill_after_sigterm_repeats_at_most_the_job_in_flight(shop, progress):
     run = started(shop)

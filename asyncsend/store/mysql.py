@@ -25,11 +25,14 @@ BLOCKED = {1290, 1792, 1836, 1036, 1114, 1021, 28, 3, 1028, 1030}  # read-only, 
 DENIED = {1044, 1045, 1049, 1142, 1143, 1227, 1698, 2059, 1524, 2061}
 MISFITS = {1264, 1292, 1366, 1406, 1690, 3140, 4025, 1048, 1265}  # out of range, cut, not a value of that column
 MISSING = {1146, 1054, 1051}
+# After so many seconds of silence the server ends our session. The status row's lease is no longer than that, and while its holder
+# is frozen or cut off in the middle of a transaction, the locks of that keep everybody else from taking over; the default is 8 hours.
+SILENCE = 120
 # Everything the statements rely on, in one SET; `standing` reads it back.
 SESSION = (
     "SET SESSION time_zone = '+00:00',"
     " sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO',"
-    " innodb_lock_wait_timeout = 5, lock_wait_timeout = 5, autocommit = 1"
+    f" innodb_lock_wait_timeout = 5, lock_wait_timeout = 5, wait_timeout = LEAST(@@wait_timeout, {SILENCE}), autocommit = 1"
 )
 # Where PHP and the C client look for the socket when the host is "localhost"; PyMySQL alone never would (PyMySQL#1021).
 SOCKETS = (
@@ -191,7 +194,7 @@ class MySQLStore(SqlStore):
     def facts(self) -> dict[str, str]:
         found: dict[str, str] = {}
         for name in (
-            "version", "version_comment", "innodb_flush_log_at_trx_commit", "sync_binlog", "binlog_format", "max_allowed_packet", "wait_timeout",
+            "version", "version_comment", "innodb_flush_log_at_trx_commit", "sync_binlog", "binlog_format", "max_allowed_packet", "global.wait_timeout",
             "global.sql_mode", "global.time_zone", "system_time_zone", "transaction_isolation", "tx_isolation", "read_only", "max_user_connections",
         ):  # fmt: skip
             try:

@@ -306,7 +306,8 @@ class SqlStore(SqlConnection):
                 )  # fmt: skip
             else:
                 matched += self._write(
-                    "UPDATE asyncsend_jobs /*by key*/ SET state = 'ready', started_at = NULL WHERE id IN :ids AND state = 'running' AND token = :token"
+                    "UPDATE asyncsend_jobs /*by key*/ SET state = 'ready', started_at = NULL, reason = CASE WHEN reason = 'started-once' THEN NULL ELSE reason END"
+                    " WHERE id IN :ids AND state = 'running' AND token = :token"
                     f"{_WHILE_OURS}",
                     ids=sorted(ids), token=bytes.fromhex(token), owner=owner,
                 )  # fmt: skip
