@@ -41,12 +41,13 @@ class Death(NamedTuple):
     most: int = 1
     until: float | None = None
     processes: frozenset[str] = frozenset()  # who died or froze, and the connections they had; empty: every process of the run
+    since: float = 0.0  # when the run was started: what an earlier one did, which ended in order, is not this death's doing
 
     def may_explain(self, event: Event) -> bool:
         """Whether this may be what an effect's repeat is due to: the first such death is."""
         if self.until is None and self.processes:
             return event.process in self.processes
-        return (self.until or self.at) + SLACK >= event.at
+        return self.since <= event.at <= (self.until or self.at) + SLACK
 
 
 class Row(NamedTuple):
@@ -194,9 +195,18 @@ def _look_at_charges(history: History, verdict: Verdict) -> None:
         row = history.rows.get(key)
         if row is not None and row.state != "cancelled":
             verdict.uncharged_starts += max(0, times - row.attempts - row.crashes - (row.state == "held"))
-    given_up = [key for key, row in history.rows.items() if row.state == "dead" and (row.reason, row.crashes) != ("crash-loop", 3)]
-    verdict.remarks += [f"dead: {key} {history.rows[key]}" for key in given_up]
+    given_up = [key for key, row in history.rows.items() if not _rightly(row, history.jobs.get(key))]
+    verdict.remarks += [f"given up: {key} {history.rows[key]}" for key in given_up]
     verdict.charged_wrongly = len(given_up) + verdict.uncharged_starts + sum(max(0, charged - most) for charged, most in history.crashes_charged)
+
+
+def _rightly(row: Row, job: Job | None) -> bool:
+    """Whether a job may stand like this: dead only of three deaths, held only if in doubt and at most once; nobody cancels any."""
+    if row.state == "dead":
+        return (row.reason, row.crashes) == ("crash-loop", 3)
+    if row.state == "held":
+        return row.reason == "unknown" and job is not None and job.task == "once"
+    return row.state != "cancelled"
 
 
 def _frozen(history: History) -> frozenset[str]:

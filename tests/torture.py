@@ -167,6 +167,7 @@ class Lane:
         self.outages = 0  # how often it was
         self.over = threading.Event()
         self.died_at: float | None = None
+        self.began: dict[int, float] = {}  # when each run was started
         self.nemeses, self.nemesis = nemeses(arguments.database), ""
         self.threads = [threading.Thread(target=self._read_pipe, args=(site,), daemon=True) for site in self.hosts.values()]
         self.threads += [threading.Thread(target=self._produce, args=(isolation, random.Random(f"{arguments.seed} {isolation}")), daemon=True) for isolation in ("REPEATABLE READ", "READ COMMITTED")]
@@ -292,10 +293,13 @@ class Lane:
         if self.died_at is not None and host == "a":
             threading.Thread(target=self._time_recovery, args=(time.monotonic(), self.progress()), daemon=True).start()
             self.died_at = None
-        return subprocess.Popen(
+        began = time.monotonic()
+        run = subprocess.Popen(
             [sys.executable, *how, "run", "--max-time", "60s"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
             cwd=ROOT, **options,
         )  # fmt: skip
+        self.began[run.pid] = began
+        return run
 
     def _time_recovery(self, began: float, progress: int) -> None:
         while self.progress() == progress and time.monotonic() - began < 30:
@@ -324,7 +328,7 @@ class Lane:
         if alive:
             self.figures.killed_runs += 1
             self.died_at = time.monotonic()
-            self.history.deaths.append(Death(self.nemesis, self.died_at, self.workers))
+            self.history.deaths.append(Death(self.nemesis, self.died_at, self.workers, since=self.began[run.pid]))
 
     def workers_of(self, run: subprocess.Popen) -> list[int]:
         try:
