@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
+WAKING = 5.0  # seconds in which a frozen run, woken up, finds out that it is late and ends
 SLACK = 0.03  # seconds between the death of a run and that of its workers; no later run has an effect so soon
 UNSETTLED = 0.25 + 0.35  # seconds: what a frozen run finished last is in its journal only, which the other host cannot read; and a slow machine
 
@@ -47,7 +48,13 @@ class Death(NamedTuple):
         """Whether this may be what an effect's repeat is due to: the first such death is."""
         if self.until is None and self.processes:
             return event.process in self.processes
+        if self.until is not None and event.process in self.processes:
+            return event.at <= self.until + WAKING
         return self.since <= event.at <= (self.until or self.at) + SLACK
+
+    def woke_up_for(self, event: Event) -> bool:
+        """Whether this is an effect of a frozen run that ends, late, what it was in the middle of; another host's may have come first."""
+        return self.until is not None and event.process in self.processes and self.at < event.at <= self.until + WAKING
 
 
 class Row(NamedTuple):
@@ -138,7 +145,7 @@ def _explain(history: History, seen: dict[str, list[Event]], verdict: Verdict) -
     which: dict[int, list[str]] = defaultdict(list)
     for events in seen.values():
         for first, second in pairwise(events):
-            position = next((number for number, death in enumerate(deaths) if death.may_explain(first)), None)
+            position = next((number for number, death in enumerate(deaths) if death.may_explain(first) or death.woke_up_for(second)), None)
             death = deaths[position] if position is not None else None
             said = f"{first.key} by {first.process} at {first.at:.4f}, again by {second.process} at {second.at:.4f}"
             unexplained = verdict.unexplained
@@ -170,7 +177,7 @@ def _explain(history: History, seen: dict[str, list[Event]], verdict: Verdict) -
             verdict.remarks.append(f"beyond in flight: {deaths[position]}: {'; '.join(which[position])}")
     for death in deaths:
         if death.until is not None:
-            woken = sum(1 for event in history.effects if event.process in death.processes and death.until - SLACK <= event.at <= death.until + 5)
+            woken = sum(1 for event in history.effects if event.process in death.processes and death.until - SLACK <= event.at <= death.until + WAKING)
             verdict.after_takeover += max(0, woken - death.most)
 
 

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
@@ -451,6 +452,7 @@ class SmtpSink:
         self.recipients: list[str] = []  # of every RCPT that was taken
         self.connections = 0
         self.replies: dict[str, list[str]] = {"MAIL": [], "RCPT": [], "DATA": []}  # next replies of each step, instead of accepting
+        self.while_it_waits: Callable[[], None] = lambda: None  # called before the dot is answered: the client is there, its connection open
         self.after_dot = "accept"  # accept | cut (take it, never answer) | swallow (cut before taking it)
 
         class Handler:
@@ -470,6 +472,7 @@ class SmtpSink:
             async def handle_DATA(self, server, session, envelope):
                 if sink.replies["DATA"]:
                     return sink._said(server, sink.replies["DATA"].pop(0))
+                sink.while_it_waits()
                 if sink.after_dot != "swallow":
                     sink.accepted.append((time.monotonic(), f"smtp:{session.peer[1]}"))
                     sink.mails.append((envelope.mail_from, envelope.rcpt_tos[0], envelope.original_content))
@@ -533,6 +536,7 @@ class HttpSink:
         self.requests: list[Request] = []
         self.answers: list[tuple[int, dict[str, str], bytes]] = []  # next answers; 200 {} when there are none
         self.behave = "answer"  # answer | hang | cut
+        self.while_it_waits: Callable[[], None] = lambda: None  # called before each answer: the client is there, its connection open
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1" if keep_alive else "HTTP/1.0"
@@ -541,6 +545,7 @@ class HttpSink:
             def do_any(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 sink.requests.append(Request(self.command, self.path, dict(self.headers.items()), body, time.monotonic(), f"http:{self.client_address[1]}"))
+                sink.while_it_waits()
                 if sink.behave == "hang":
                     sink.release.wait(60)
                 if sink.behave in ("cut", "hang"):

@@ -109,6 +109,9 @@ def test_what_a_frozen_run_had_finished_a_moment_before_may_be_repeated_and_no_m
 
 def test_a_frozen_run_may_end_what_it_was_in_the_middle_of_and_begin_nothing():
     assert check(history(("a", "p2", 11.5), ("a", "p1", 12.1), deaths=[FREEZE])).broken() == {}
+    assert check(history(("a", "p1", 12.1), ("a", "p2", 12.2), deaths=[FREEZE])).broken() == {}
+    assert check(history(("a", "p2", 12.1), ("a", "p1", 12.2), deaths=[FREEZE])).broken() == {}
+    assert check(history(("a", "p3", 12.1), ("a", "p2", 12.2), deaths=[FREEZE])).broken() == {"unexplained": 1}
     jobs, rows = {"a": Job("mark"), "b": Job("mark")}, {"a": Row("done", 1), "b": Row("done", 1)}
     assert check(history(("a", "p1", 12.1), ("b", "p1", 12.2), jobs=jobs, rows=rows, deaths=[FREEZE])).broken() == {"after_takeover": 1}
 

@@ -27,7 +27,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -489,6 +489,7 @@ class Lane:
             self._signal(pid, signal.SIGSTOP)
         at, before = time.monotonic(), self.progress()
         frozen = self._names(pids)
+        self.smtp.while_it_waits = self.http.while_it_waits = lambda: frozen.update(self._names(pids))  # else its connection may be gone before we look
         while self.progress() < before + 4 and time.monotonic() < at + 30:
             other = self.start("b", short_lease=True)
             limit = time.monotonic() + 2
@@ -499,7 +500,7 @@ class Lane:
                 for pid in pids:
                     self._signal(pid, signal.SIGCONT)
                 while run.poll() is None and time.monotonic() < until + 5:
-                    frozen |= self._names(pids)
+                    frozen.update(self._names(pids))
                     time.sleep(0.001)
                 other.terminate()
                 self.history.deaths.append(Death("freeze", at, self.workers, until, frozenset(frozen)))
@@ -510,14 +511,18 @@ class Lane:
         if run.poll() is None:
             run.terminate()
         self.ended(run)
+        self.smtp.while_it_waits = self.http.while_it_waits = lambda: None
 
     @staticmethod
     def _names(pids: list[int]) -> set[str]:
         """What witnesses call these processes: their pids, and the connections they have to the sinks (proc_pid_net(5))."""
         found = {str(pid) for pid in pids}
         for pid in pids:
+            inodes = set()
             try:
-                inodes = {os.readlink(f"/proc/{pid}/fd/{name}")[8:-1] for name in os.listdir(f"/proc/{pid}/fd")}
+                for name in os.listdir(f"/proc/{pid}/fd"):
+                    with suppress(FileNotFoundError):
+                        inodes.add(os.readlink(f"/proc/{pid}/fd/{name}")[8:-1])
                 lines = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
             except OSError:
                 continue
