@@ -66,6 +66,8 @@ def once(key, seconds):
 """
 # A lease so short that a test can wait for its end; everything else is what cron starts.
 SHORT_LEASE = "from asyncsend import status; status.LEASE, status.BEAT, status.MARGIN = 1.2, 0.2, 0.4; from asyncsend.__main__ import main; main()"
+# Under libfaketime clock_nanosleep(2), and with it time.sleep, fails with EINVAL: every task that sleeps would fail.
+SLEEPING = "import select, time; time.sleep = lambda seconds: select.select([], [], [], seconds); from asyncsend.__main__ import main; main()"
 FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
 CANARY = "whsec_Q0FOQVJZLWNhbmFyeS1DQU5BUlktY2FuYXJ5"
 EX_TEMPFAIL = 75
@@ -285,9 +287,9 @@ class Lane:
         return NewJob(task, json.dumps(payload), key, priority=chance.randrange(3)), Job(task, seconds)
 
     # ── runs and what befalls them ───────────────────────────────────────────────────────────────────────────────────
-    def start(self, host: str = "a", *, short_lease: bool = False, **options) -> subprocess.Popen:
+    def start(self, host: str = "a", *, program: str | None = None, **options) -> subprocess.Popen:
         site = self.hosts[host]
-        how = ["-c", SHORT_LEASE] if short_lease else ["-m", "asyncsend"]
+        how = ["-c", program] if program else ["-m", "asyncsend"]
         environment = site.environment | options.pop("environment", {})
         self.figures.runs += 1
         if self.died_at is not None and host == "a":
@@ -398,7 +400,7 @@ class Lane:
     def clock(self) -> None:
         """The host's clock is a day off, this way or that."""
         wrong = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": self.chance.choice(["-1d", "+1d"]), "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DISABLE_SHM": "1"}
-        run = self.start(environment=wrong if FAKETIME else {})
+        run = self.start(program=SLEEPING, environment=wrong if FAKETIME else {})
         self.work(run)
         self.killed(run)
 
@@ -482,7 +484,7 @@ class Lane:
 
     def freeze(self) -> None:
         """Host a is frozen, workers and all, past its lease; host b takes over; a wakes up in the middle of b's work and must do no harm."""
-        run = self.start("a", short_lease=True)
+        run = self.start("a", program=SHORT_LEASE)
         self.work(run)
         pids = [*self.workers_of(run), run.pid]
         for pid in pids:
@@ -491,7 +493,7 @@ class Lane:
         frozen = self._names(pids)
         self.smtp.while_it_waits = self.http.while_it_waits = lambda: frozen.update(self._names(pids))  # else its connection may be gone before we look
         while self.progress() < before + 4 and time.monotonic() < at + 30:
-            other = self.start("b", short_lease=True)
+            other = self.start("b", program=SHORT_LEASE)
             limit = time.monotonic() + 2
             while other.poll() is None and self.progress() < before + 4 and time.monotonic() < limit:
                 time.sleep(0.002)
