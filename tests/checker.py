@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
+WAKING = 5.0  # seconds in which a frozen run, woken up, finds out that it is late and ends
 SLACK = 0.03  # seconds between the death of a run and that of its workers; no later run has an effect so soon
 
 
@@ -41,12 +42,13 @@ class Death(NamedTuple):
     until: float | None = None
     noted: frozenset[int] = frozenset()  # ids of the jobs whose results stood in a frozen run's journal, which the other host cannot read
     processes: frozenset[str] = frozenset()  # who died or froze; empty: every process of the run
+    since: float = 0.0  # when the run was started: what an earlier one did, which ended in order, is not this death's doing
 
     def may_explain(self, first: Event, second: Event) -> bool:
         """Whether this may be what a repeat is due to; of several, the first is."""
         if self.until is not None:
-            return first.at <= self.until + SLACK or first.process in self.processes or second.process in self.processes
-        return first.process in self.processes if self.processes else first.at <= self.at + SLACK
+            return any(event.process in self.processes and event.at <= self.until + WAKING for event in (first, second))
+        return first.process in self.processes if self.processes else self.since <= first.at <= self.at + SLACK
 
 
 class Row(NamedTuple):
@@ -171,7 +173,7 @@ def _explain(history: History, seen: dict[str, list[Event]], verdict: Verdict) -
             verdict.remarks.append(f"beyond in flight: {deaths[position]}: {'; '.join(which[position])}")
     for death in deaths:
         if death.until is not None:
-            woken = sum(1 for event in history.effects if event.process in death.processes and death.until - SLACK <= event.at <= death.until + 5)
+            woken = sum(1 for event in history.effects if event.process in death.processes and death.until - SLACK <= event.at <= death.until + WAKING)
             verdict.after_takeover += max(0, woken - death.most)
 
 
@@ -196,9 +198,18 @@ def _look_at_charges(history: History, verdict: Verdict) -> None:
         row = history.rows.get(key)
         if row is not None and row.state != "cancelled":
             verdict.uncharged_starts += max(0, times - row.attempts - row.crashes - (row.state == "held"))
-    given_up = [key for key, row in history.rows.items() if row.state == "dead" and (row.reason, row.crashes) != ("crash-loop", 3)]
-    verdict.remarks += [f"dead: {key} {history.rows[key]}" for key in given_up]
+    given_up = [key for key, row in history.rows.items() if not _rightly(row, history.jobs.get(key))]
+    verdict.remarks += [f"given up: {key} {history.rows[key]}" for key in given_up]
     verdict.charged_wrongly = len(given_up) + verdict.uncharged_starts + sum(max(0, charged - most) for charged, most in history.crashes_charged)
+
+
+def _rightly(row: Row, job: Job | None) -> bool:
+    """Whether a job may stand like this: dead only of three deaths, held only if in doubt and at most once; nobody cancels any."""
+    if row.state == "dead":
+        return (row.reason, row.crashes) == ("crash-loop", 3)
+    if row.state == "held":
+        return row.reason == "unknown" and job is not None and job.task == "once"
+    return row.state != "cancelled"
 
 
 def _frozen(history: History) -> frozenset[str]:

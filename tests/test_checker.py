@@ -25,9 +25,14 @@ def test_an_accepted_job_without_effect_or_row_is_lost(rows):
     assert check(made).broken() == {"lost": 1}
 
 
-@pytest.mark.parametrize("state", ["held", "dead", "cancelled"])
-def test_a_job_that_says_why_it_did_not_go_is_not_lost(state):
-    assert check(history(rows={"a": Row(state, 0, 3, "crash-loop")})).broken() == {}
+@pytest.mark.parametrize(("task", "row"), [("mark", Row("dead", 0, 3, "crash-loop")), ("once", Row("held", 1, 0, "unknown"))])
+def test_a_job_that_says_why_it_did_not_go_is_not_lost(task, row):
+    assert check(history(jobs={"a": Job(task)}, rows={"a": row})).broken() == {}
+
+
+@pytest.mark.parametrize(("task", "row"), [("mark", Row("held", 1, 0, "unknown")), ("once", Row("held", 0, 0, "unknown-task")), ("mark", Row("cancelled"))])
+def test_a_job_that_is_held_or_cancelled_for_no_good_reason_was_charged_wrongly(task, row):
+    assert check(history(jobs={"a": Job(task)}, rows={"a": row})).broken() == {"charged_wrongly": 1}
 
 
 def test_a_job_that_is_dead_of_anything_but_three_deaths_was_charged_wrongly():
@@ -69,6 +74,11 @@ def test_a_repeat_of_something_a_killed_process_had_gone_on_from_is_unexplained(
 
 def test_a_repeat_of_what_was_done_after_the_only_death_is_unexplained():
     assert check(history(("a", "p1", 10.5), ("a", "p2", 11.0), deaths=[KILL])).broken() == {"unexplained": 1}
+
+
+def test_a_repeat_of_what_a_run_did_that_ended_in_order_is_not_explained_by_the_death_of_a_later_one():
+    assert check(history(("a", "p1", 8.0), ("a", "p2", 11.0), deaths=[KILL._replace(since=9.0)])).broken() == {"unexplained": 1}
+    assert check(history(("a", "p1", 8.0), ("a", "p2", 11.0), deaths=[KILL._replace(since=7.0)])).broken() == {}
 
 
 def test_more_repeats_than_were_in_flight_are_named_also_where_each_alone_is_explained():

@@ -180,6 +180,7 @@ class Lane:
         self.outages = 0  # how often it was
         self.over = threading.Event()
         self.died_at: float | None = None
+        self.began: dict[int, float] = {}  # when each run was started
         self.nemeses, self.nemesis = nemeses(arguments.database), ""
         self.threads = [threading.Thread(target=self._read_pipe, args=(site,), daemon=True) for site in self.hosts.values()]
         self.threads += [threading.Thread(target=self._produce, args=(isolation, random.Random(f"{arguments.seed} {isolation}")), daemon=True) for isolation in ("REPEATABLE READ", "READ COMMITTED")]
@@ -218,7 +219,8 @@ class Lane:
         store._write(
             "CREATE TRIGGER note_stale AFTER UPDATE ON asyncsend_jobs FOR EACH ROW BEGIN"
             " DECLARE mine BIGINT DEFAULT (SELECT MAX(generation) FROM takes WHERE connection = CONNECTION_ID());"
-            " IF mine IS NOT NULL AND mine < (SELECT generation FROM asyncsend_status WHERE scope = 'default')"
+            " DECLARE newest BIGINT DEFAULT (SELECT generation FROM asyncsend_status WHERE scope = 'default');"
+            " IF (mine IS NOT NULL AND mine < newest) OR (NEW.state = 'running' AND NEW.run_id < newest)"
             " THEN INSERT INTO stale VALUES (OLD.id, OLD.state, NEW.state, CONNECTION_ID()); END IF; END"
         )
 
@@ -308,17 +310,22 @@ class Lane:
         if self.died_at is not None and host == "a":
             threading.Thread(target=self._time_recovery, args=(time.monotonic(), self.progress()), daemon=True).start()
             self.died_at = None
-        return subprocess.Popen(
+        began = time.monotonic()
+        run = subprocess.Popen(
             [sys.executable, *how, "run", "--max-time", "60s"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
             cwd=ROOT, **options,
         )  # fmt: skip
+        self.began[run.pid] = began
+        return run
 
     def _time_recovery(self, began: float, progress: int) -> None:
-        while self.progress() == progress and time.monotonic() - began < 30:
+        while self.progress() == progress:
+            if time.monotonic() - began > 10:
+                return  # nothing was due, or this run was stopped before it came to it
             time.sleep(0.002)
         self.figures.recoveries.append(round(time.monotonic() - began, 4))
 
-    def work(self, run: subprocess.Popen, most: int = 12) -> None:
+    def work(self, run: subprocess.Popen, most: int = 10) -> None:
         """Let it have some effects, and then a bit."""
         target, limit = self.progress() + self.chance.randrange(most), time.monotonic() + 30
         while self.progress() < target and run.poll() is None and time.monotonic() < limit:
@@ -340,7 +347,7 @@ class Lane:
         if alive:
             self.figures.killed_runs += 1
             self.died_at = time.monotonic()
-            self.history.deaths.append(Death(self.nemesis, self.died_at, self.workers))
+            self.history.deaths.append(Death(self.nemesis, self.died_at, self.workers, since=self.began[run.pid]))
 
     def workers_of(self, run: subprocess.Popen) -> list[int]:
         try:
