@@ -101,6 +101,7 @@ class Workers:
         self._stopping = False
         self.allow_until(float("inf"))
         self.without_modules = False
+        self._died_young = 0  # workers that were killed before they came up
         self._deaths_in_a_row = 0
         self._abandoned: list[Job] = []
         self._wake: tuple[int, int] | None = None
@@ -471,10 +472,11 @@ class Workers:
         self._finish(worker, job, outcome)
 
     def _died_unready(self, worker: Worker, code: int) -> None:
-        """A worker that never came up was killed by a module of the user's: the next goes without them, so that mails go out."""
+        """A worker that never came up: the first may have been killed by the host, else a module did it, and the next goes without, so that mails go out."""
         if self.without_modules:
             raise ConfigurationError(f"worker processes cannot start ({_ending(code)}): check the memory and process limits of the host")
-        self.without_modules = True
+        self._died_young += 1
+        self.without_modules = code >= 0 or worker.killed_for is not None or self._died_young > 1
         self.log.event("worker-died", pid=worker.pid, reason="importing ASYNCSEND_TASKS", ending=worker.killed_for or _ending(code))
 
     def _journalled(self) -> tuple[dict[Claim, Outcome], dict[Claim, str] | None]:

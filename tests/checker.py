@@ -86,7 +86,7 @@ class Verdict:
     recovered: int = 0  # its COMMIT's reply was lost, and it had its effect
     duplicated: int = 0  # effects beyond the first, over all jobs
     most_duplicates_of_one_job: int = 0
-    by_kills: int = 0  # repeats due to a killed run or worker
+    by_kills: int = 0  # repeats due to a killed run
     by_kills_1ms: int = 0  # of them, those of tasks that take 1 ms or longer and have their effect at their end
     unexplained: int = 0  # repeats that no death explains
     beyond_in_flight: int = 0  # repeats of one death beyond the jobs that were in flight
@@ -153,9 +153,9 @@ def _explain(history: History, seen: dict[str, list[Event]], verdict: Verdict) -
                 is_last = last[first.process] is first
                 verdict.unexplained += not is_last
                 blamed[position] += is_last
-                verdict.by_kills += is_last
+                verdict.by_kills += is_last and not death.processes
                 job = history.jobs.get(first.key)
-                verdict.by_kills_1ms += is_last and job is not None and job.task == "mark" and job.seconds >= 0.001
+                verdict.by_kills_1ms += is_last and not death.processes and job is not None and job.task == "mark" and job.seconds >= 0.001
             elif first.process in death.processes or second.process in death.processes:
                 in_the_middle = any(event.process in death.processes and event.at > death.at for event in (first, second))
                 blamed[position] += in_the_middle

@@ -22,17 +22,30 @@ def workers(lite, log):
     journal.close()
 
 
-def death_of_one_with(workers, job: Job) -> list:
-    """A worker that was handed this job is dead; the outcomes that the run decided on."""
+def death_of_one_with(workers, job: Job | None, code: int = -9) -> list:
+    """A worker that was handed this job, or none because it never came up, is dead; the outcomes that the run decided on."""
     ours, theirs = socket.socketpair()
     output, its_output = os.pipe()
     os.set_blocking(output, False)
     os.close(its_output)
     theirs.close()
-    worker = Worker(2**22 + 1, ours, output, window=deque([job]), sizes=deque([10]), ready=True)
+    worker = Worker(2**22 + 1, ours, output, ready=job is not None)
+    if job:
+        worker.window, worker.sizes = deque([job]), deque([10])
     workers.workers.append(worker)
-    workers._bury_worker(worker, -9)
+    workers._bury_worker(worker, code)
     return [outcome for _, outcome in workers._finished]
+
+
+def test_a_worker_killed_while_it_came_up_is_no_fault_of_the_modules_until_it_happens_again(workers):
+    for without in (False, True):
+        death_of_one_with(workers, None)
+        assert workers.without_modules is without
+
+
+def test_a_module_that_ends_the_process_by_itself_is_left_out_at_once(workers):
+    death_of_one_with(workers, None, code=3)
+    assert workers.without_modules
 
 
 def test_a_job_that_its_dead_worker_had_begun_is_charged(workers):

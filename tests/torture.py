@@ -346,6 +346,7 @@ class Lane:
         self.ended(run, code)
         if alive:
             self.figures.killed_runs += 1
+            self.count(self.nemesis)
             self.died_at = time.monotonic()
             self.history.deaths.append(Death(self.nemesis, self.died_at, self.workers, since=self.began[run.pid]))
 
@@ -358,8 +359,12 @@ class Lane:
     def strike(self, only: str | None = None) -> None:
         """One nemesis, once."""
         name = only or self.chance.choices(list(self.nemeses), list(self.nemeses.values()))[0]
-        self.nemesis = name
+        self.nemesis, before = name, sum(self.figures.kills.values())
         getattr(self, name.replace("-", "_"))()
+        if sum(self.figures.kills.values()) == before:
+            self.count(name)  # it did what it does without a kill
+
+    def count(self, name: str) -> None:
         self.figures.kills[name] = self.figures.kills.get(name, 0) + 1
 
     def kill_run(self) -> None:
@@ -368,13 +373,16 @@ class Lane:
         self.killed(run)
 
     def kill_worker(self) -> None:
-        """A worker, then, once a new one may be at work, its run."""
+        """Some workers, one after the other, each once it may be at work; then their run."""
         run = self.start()
-        self.work(run)
-        for pid in self.workers_of(run)[:1]:
-            self._signal(pid, signal.SIGKILL)
-            self.history.deaths.append(Death("kill-worker", time.monotonic(), 1, processes=frozenset({str(pid)})))
-        self.work(run, 6)
+        for _ in range(self.chance.randrange(1, 6)):
+            self.work(run, 5)
+            for pid in self.workers_of(run)[:1]:
+                self._signal(pid, signal.SIGKILL)
+                self.history.deaths.append(Death("kill-worker", time.monotonic(), 1, processes=frozenset({str(pid)})))
+                self.count("kill-worker")
+        self.work(run, 5)
+        self.nemesis = "kill-run"
         self.killed(run)
 
     def term(self) -> None:
@@ -587,8 +595,8 @@ class Lane:
         return figures
 
     def _whose(self, port: int, at: float) -> str:
-        """The worker that had this connection then."""
-        return max((when, process) for when, process in self.connects[port] if when <= at + 0.05)[1]
+        """The worker that had this connection then; where it works without the module that says so, the connection itself."""
+        return max([(0.0, f"port {port}"), *(one for one in self.connects.get(port, []) if one[0] <= at + 0.05)])[1]
 
     def _read_logs(self) -> None:
         form = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d{4} [A-Z]{4,5} .* event=([a-z-]+)( [a-z_]+=(\S+|\"[^\"]*\"))*$")
@@ -628,7 +636,7 @@ class Lane:
 
 # name: how often, and on which databases: both, server (MySQL and MariaDB), private (a MariaDB of our own)
 NEMESES = {
-    "kill-run": (60, "both"), "kill-worker": (10, "both"), "term": (5, "both"), "term-kill": (5, "both"), "stop": (4, "both"), "twin": (4, "both"),
+    "kill-run": (60, "both"), "kill-worker": (30, "both"), "term": (5, "both"), "term-kill": (5, "both"), "stop": (4, "both"), "twin": (4, "both"),
     "clock": (4, "both"), "full-disk": (4, "server"), "cut": (3, "server"), "lost-reply": (4, "server"), "read-only": (1, "server"), "crowd": (1, "private"),
     "db-kill": (1, "private"), "freeze": (1, "server"),
 }  # fmt: skip
