@@ -29,6 +29,7 @@ MAX_RESULT_BYTES = 60_000
 
 _QUEUE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}")
 _UID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,63}")
+_BATCH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,54}")
 _TASK = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
 _SAFE_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -216,6 +217,25 @@ class NewJob:
             raise InvalidJob(
                 f"the payload is {size:,} bytes long; the limit is {MAX_PAYLOAD_BYTES:,}. Put large content in a file and its path in the payload"
             )
+        return self
+
+
+class NewBatch(NamedTuple):
+    """A batch before it is a row; the followers are JSON: {"task": …, "payload": {…}, "queue": …}."""
+
+    uid: str
+    name: str
+    allow_failures: bool = True
+    then_job: str | None = None
+    catch_job: str | None = None
+    finally_job: str | None = None
+
+    def checked(self) -> NewBatch:
+        """This batch, unchanged. InvalidJob names the member and its limit."""
+        # Its followers' uids are made of it: <uid>:finally must fit, too.
+        _matches("uid", self.uid, _BATCH, "letters, digits, _ . : @ -, at most 55")
+        if len(_utf8("name", self.name)) > MAX_UNIQUE_KEY_BYTES:
+            raise InvalidJob(f"the name of a batch must be text of at most {MAX_UNIQUE_KEY_BYTES} bytes")
         return self
 
 

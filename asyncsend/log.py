@@ -35,6 +35,8 @@ EVENTS = {
     "no-flock": ("WARN", "The lock file's file system has no flock; only the lease in the database keeps runs apart."),
     "journal-replayed": ("WARN", "Results of a killed run were written to the database."),
     "journal-broken": ("ERROR", "The journal cannot be written; every result goes to the database at once."),
+    "batch-caught": ("WARN", "A job of a batch is dead."),
+    "batch-finished": ("INFO", "A batch is through."),
     "job-rescued": ("WARN", "A job of a killed run was taken back."),
     "job-done": ("INFO", "Job is done."),
     "job-retried": ("WARN", "Job failed and will be tried again."),

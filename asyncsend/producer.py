@@ -50,7 +50,7 @@ def new_job(
     timeout: Wait = None,
     unique: str | None = None,
     uid: str | None = None,
-    batch: str | None = None,
+    batch: Any = None,
 ) -> NewJob:
     """
     A checked job, not yet a row. InvalidJob names what does not fit and its limit; nothing was written then.
@@ -74,7 +74,7 @@ def new_job(
         max_attempts=max_attempts,
         timeout_seconds=None if seconds is None else math.ceil(seconds),
         unique_key=unique,
-        batch_id=batch,
+        batch_id=None if batch is None else str(batch),
     ).checked()
 
 
@@ -288,7 +288,7 @@ def _insert(jobs: list[NewJob], connection: Any) -> list[str]:
         from asyncsend.store.foreign import insert_through
 
         return insert_through(connection, jobs, os.environ.get("ASYNCSEND_TABLE_PREFIX") or config.load(os.environ).table_prefix)
-    return _own_store().insert(jobs)
+    return own_store().insert(jobs)
 
 
 @contextmanager
@@ -301,7 +301,8 @@ def instead(store: Store) -> Iterator[None]:
         _own.stand_in = before
 
 
-def _own_store() -> Store:
+def own_store() -> Store:
+    """The store of this process and thread, by the settings of the environment."""
     if _own.stand_in is not None:
         return _own.stand_in
     now = (os.getpid(), tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith(config.PREFIX))))

@@ -38,6 +38,7 @@ FULL = 1024 * 1024  # bytes of journal after which the run comes to rest once, s
 BATCH_SECONDS = 0.5  # a batch should be worth about so much work
 SETTLE_JOBS, SETTLE_SECONDS = 500, 0.25  # results are written in groups of so many, or after so long
 GRACE = 10.0  # seconds the current jobs may still take after SIGTERM
+BATCHES_EVERY = 5.0  # seconds between looks at the open batches while there is work
 POLL = 1.0  # seconds between looks at an empty queue with --linger
 PRUNE_EVERY, PRUNE_SLICE, PRUNE_SECONDS = 600.0, 500, 2.0
 WORDS = {"finish": "done", "retry": "retried", "snooze": "snoozed", "bury": "dead", "hold": "held", "cancel": "cancelled", "release": "released"}
@@ -124,6 +125,8 @@ class _Minute:
     looked: bool = False
     dry_until: float = 0.0  # nothing was due a moment ago: no need to ask again before
     pruned: bool = False
+    batched: bool = False  # whether a job of a batch went through our hands
+    batches_at: float = 0.0  # when to look after the open batches again
 
     @contextmanager
     def stopping_on_signals(self) -> Iterator[None]:
@@ -223,12 +226,16 @@ class _Minute:
                     took, claimed_at = self.budget.clock() - claimed_at, self.budget.clock()
                     size = _next_size(size, took, len(jobs), self.worker_count)
                 elif not self._busy():
+                    if self._look_after_batches():
+                        continue  # what follows a batch is due at once
                     if not linger:
                         break
                     self._nap()
                     claimed_at = self.budget.clock()
                     continue
             self._collect(SETTLE_SECONDS)
+            if self.budget.clock() >= self.batches_at:
+                self._look_after_batches()
         self._finish_what_runs()
         self._settle()
         self._clear_journal()
@@ -254,11 +261,21 @@ class _Minute:
             self._open_row()
             self._hire()
             self.report.add("claimed", len(jobs))
+            self.batched = self.batched or any(job.batch_id for job in jobs)
             self.budget.taken += len(jobs)
             self._hand(jobs)
         else:
             self.dry_until = self.budget.clock() + POLL
         return jobs
+
+    def _look_after_batches(self) -> int:
+        """Progress, first failures, ends; how many jobs follow from that. Costs nothing where there are no batches."""
+        self.batches_at = self.budget.clock() + BATCHES_EVERY
+        if not (self.batched or self.holding.seen.open_batches):
+            return 0
+        from asyncsend.batches import look_after
+
+        return look_after(self.store, self.log, self.holding.owner)
 
     def _hand(self, jobs: list[Job]) -> None:
         """To the workers with them; what may not be executed at all gets its outcome here."""

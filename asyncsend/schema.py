@@ -11,7 +11,7 @@ from asyncsend.errors import ConfigurationError
 if TYPE_CHECKING:
     from asyncsend.store import Store
 
-VERSION = 1  # the highest number under store/migrations; tests/test_schema.py keeps it true
+VERSION = 2  # the highest number under store/migrations; tests/test_schema.py keeps it true
 
 _PACKAGE = Path(__file__).parent
 
@@ -43,9 +43,10 @@ def install(store: Store, dialect: str, prefix: str = "asyncsend_", folder: Path
     wanted = migrations(dialect, folder)
     if have > max(wanted):
         raise _newer(have, max(wanted))
-    # A table that somebody dropped is made again by the migration that made it first.
+    # A table that somebody dropped is made again by the migration that made it first, and changed by all that follow.
     present = store.tables() if have else set()
-    missing = {version: ddl for version, ddl in wanted.items() if version > have or not _made_by(ddl, prefix) <= present}
+    first = min((version for version, ddl in wanted.items() if version > have or not _made_by(ddl, prefix) <= present), default=max(wanted) + 1)
+    missing = {version: ddl for version, ddl in wanted.items() if version >= first}
     for version, ddl in missing.items():
         store.apply(max(version, have), with_prefix(ddl, prefix))
     return list(missing)

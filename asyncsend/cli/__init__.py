@@ -20,7 +20,7 @@ from asyncsend.job import printable
 COMMANDS = {
     "init": "setup", "crontab": "setup", "config": "setup", "doctor": "doctor", "demo": "demo",
     "run": "run", "status": "status", "enqueue": "enqueue",
-    "jobs": "jobs", "job": "jobs", "why": "jobs", "retry": "jobs", "cancel": "jobs", "release": "jobs", "dead": "dead",
+    "jobs": "jobs", "job": "jobs", "why": "jobs", "retry": "jobs", "cancel": "jobs", "release": "jobs", "dead": "dead", "batch": "batches",
     "pause": "queues", "resume": "queues",
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ from asyncsend.job import State
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from asyncsend.job import Job, NewJob, Settlement
+    from asyncsend.job import Job, NewBatch, NewJob, Settlement
 
 COUNTED = ("claimed", "done", "retried", "snoozed", "dead", "held", "cancelled", "released", "rescued", "replayed", "late")
 
@@ -44,6 +44,40 @@ class Standing(NamedTuple):
     pruned_at: datetime | None
     running_jobs: bool  # rows in state running: a dead run's, if nobody holds the status row
     pauses: int
+    open_batches: int
+
+
+class BatchRow(NamedTuple):
+    """A batch as a person sees it; `counts` has a number for every state, pruned jobs included."""
+
+    uid: str
+    name: str
+    allow_failures: bool
+    created_at: datetime | None
+    sealed_at: datetime | None
+    started_at: datetime | None
+    caught_at: datetime | None
+    cancelled_at: datetime | None
+    finished_at: datetime | None
+    shown: int  # the highest percentage that was shown: progress never goes back
+    counts: dict[str, int]
+    reason: str | None
+    now: datetime  # by the database clock
+
+
+class OpenBatch(NamedTuple):
+    """A batch that a run has to look after: sealed, and not finished. The followers are JSON as the row has it."""
+
+    uid: str
+    allow_failures: bool
+    then_job: str | None
+    catch_job: str | None
+    finally_job: str | None
+    caught: bool
+    cancelled: bool
+    has_left: bool
+    has_dead: bool
+    pruned: int
 
 
 class RunRow(NamedTuple):
@@ -157,6 +191,40 @@ class Store(Protocol):
 
     def prune(self, keep_done: float, keep_dead: float, limit: int) -> int:
         """Delete at most `limit` finished jobs older than these seconds, and old history; how many jobs."""
+
+    # batches
+    def add_batch(self, batch: NewBatch, sealed: bool) -> bool:
+        """Make the row; False if its uid is taken. Unless `sealed`, jobs are still being added and it cannot finish."""
+
+    def seal_batch(self, uid: str) -> bool:
+        """No more jobs come from outside; False if that was said before."""
+
+    def batches(self, limit: int) -> list[BatchRow]:
+        """The newest first."""
+
+    def batch(self, ref: str) -> BatchRow | None:
+        """The batch with this uid, else the newest of this name."""
+
+    def open_batches(self, limit: int = 200) -> list[OpenBatch]:
+        """What a run has to look after."""
+
+    def batch_counts(self, uid: str) -> tuple[int, int]:
+        """Jobs of this batch that are in the table, and how many of them are not finished."""
+
+    def note_progress(self, uid: str, percent: int) -> None:
+        """Remember the percentage, if it is the highest so far, and when that was done first."""
+
+    def catch_batch(self, uid: str, followers: Sequence[NewJob], reason: str | None, owner: str) -> bool:
+        """Note the first dead job and add what follows, in one transaction; False if that was done before."""
+
+    def finish_batch(self, uid: str, followers: Sequence[NewJob], reason: str | None, owner: str) -> bool:
+        """Note the end and add what follows, in one transaction; False if that was done before."""
+
+    def cancel_batch(self, uid: str) -> bool:
+        """Nothing of it is started any more; False if it was finished or cancelled before."""
+
+    def cancel_some_of_batch(self, uid: str, limit: int) -> int:
+        """Cancel so many of its waiting jobs; how many there were."""
 
     # people
     def find(self, ref: str) -> Job | None:

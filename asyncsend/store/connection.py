@@ -32,6 +32,10 @@ class Duplicate(Exception):
     """A UNIQUE index refused the statement. Never leaves the store."""
 
 
+class AlreadyThere(Exception):
+    """A column or key that a migration adds is there. Never leaves the store."""
+
+
 class BadRow(Exception):
     """A value does not fit its column. Never leaves the store."""
 
@@ -114,7 +118,7 @@ class SqlConnection:
 def bind(sql: str, params: Params, prefix: str) -> str:
     """The statement with the table prefix and the lists of ids written in; lists hold whole numbers only."""
     if prefix != "asyncsend_":
-        sql = re.sub(r"\basyncsend_(?=jobs|status|runs|pauses|schema)", prefix, sql)
+        sql = re.sub(r"\basyncsend_(?=jobs|status|runs|pauses|batches|schema)", prefix, sql)
     for name, value in params.items():
         if isinstance(value, list):
             sql = sql.replace(f":{name}", "(" + ",".join(str(int(one)) for one in value) + ")")

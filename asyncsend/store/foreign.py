@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncsend.errors import ConfigurationError
 from asyncsend.store.connection import Duplicate, Params, bind, in_mysql
-from asyncsend.store.insert import insert_rows
+from asyncsend.store.insert import Rows, insert_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,10 +19,16 @@ if TYPE_CHECKING:
 
 
 def insert_through(connection: Any, jobs: Sequence[NewJob], prefix: str) -> list[str]:
-    """
-    Make the rows through `connection`: sqlite3, PyMySQL, mysqlclient, mysql-connector, or Django's wrapper of any of them.
+    """Make the rows through `connection`, and never commit or roll back."""
+    rows, lite = asked_through(connection, prefix)
+    return insert_rows(rows, jobs if lite else [_in_ascii(job) for job in jobs])
 
-    Never commits or rolls back. Errors of the driver come through as they are; ConfigurationError if it is no such connection.
+
+def asked_through(connection: Any, prefix: str) -> tuple[Rows, bool]:
+    """
+    How to ask `connection` one statement, and whether it is SQLite: sqlite3, PyMySQL, mysqlclient, mysql-connector, or Django's wrapper of any of them.
+
+    Errors of the driver come through as they are; ConfigurationError if it is no such connection.
     """
     if not callable(getattr(connection, "cursor", None)):
         raise ConfigurationError(f"connection= must be a database connection with a cursor(), not {type(connection).__name__}")
@@ -35,8 +41,6 @@ def insert_through(connection: Any, jobs: Sequence[NewJob], prefix: str) -> list
             connection.ensure_connection()
         teach(connection.connection if vendor else connection, time.time)
     by_colon = lite and not vendor
-    if not lite:
-        jobs = [_in_ascii(job) for job in jobs]
 
     def rows(sql: str, params: Params) -> list[tuple[Any, ...]]:
         statement = bind(sql, params, prefix)
@@ -57,7 +61,7 @@ def insert_through(connection: Any, jobs: Sequence[NewJob], prefix: str) -> list
         finally:
             cursor.close()
 
-    return insert_rows(rows, jobs)
+    return rows, lite
 
 
 def _in_ascii(job: NewJob) -> NewJob:

@@ -10,7 +10,7 @@ from asyncsend.job import printable
 from asyncsend.store.connection import Duplicate, Params, as_text, storable
 
 if TYPE_CHECKING:
-    from asyncsend.job import NewJob
+    from asyncsend.job import NewBatch, NewJob
 
 Rows = Callable[[str, Params], list[tuple[Any, ...]]]
 
@@ -42,6 +42,15 @@ def insert_rows(rows: Rows, jobs: Sequence[NewJob]) -> list[str]:
     except Duplicate:
         pass  # the statement wrote nothing: its rows go one by one, and each finds out for itself
     return [job.uid if job.uid in done else _insert_one(rows, job) for job in jobs]
+
+
+def insert_batch(rows: Rows, batch: NewBatch, sealed: bool) -> None:
+    """Make the row of a batch; Duplicate if its uid is taken."""
+    rows(
+        "INSERT INTO asyncsend_batches (uid, name, allow_failures, then_job, catch_job, finally_job, sealed_at)"
+        " VALUES (:uid, :name, :allow_failures, :then_job, :catch_job, :finally_job, CASE WHEN :sealed = 1 THEN NOW(6) ELSE NULL END)",
+        {**batch._asdict(), "allow_failures": int(batch.allow_failures), "sealed": int(sealed)},
+    )
 
 
 def _insert_chunk(rows: Rows, chunk: Sequence[NewJob]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from asyncsend.errors import AsyncsendError, ConfigurationError, DatabaseUnreachable, InvalidJob
-from asyncsend.store.connection import BadRow, ConnectionLost, Duplicate, Params, bind, in_mysql, resolved
+from asyncsend.store.connection import AlreadyThere, BadRow, ConnectionLost, Duplicate, Params, bind, in_mysql, resolved
 from asyncsend.store.sql import SqlStore
 
 if TYPE_CHECKING:
@@ -150,6 +150,8 @@ class MySQLStore(SqlStore):
         text = str(error.args[1]) if len(error.args) > 1 else str(error)
         if code == 1062:
             return Duplicate(text)
+        if code in (1060, 1061):  # duplicate column, duplicate key: MySQL knows no ADD … IF NOT EXISTS
+            return AlreadyThere(text)
         if code in MISFITS:
             return BadRow(f"{code}: {text}")
         if code in CONFLICTS:

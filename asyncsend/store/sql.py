@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from asyncsend.errors import ConfigurationError, Conflict
 from asyncsend.job import CLAIMED_PAYLOAD, FINISHED, Job, Outcome, Settlement, State
 from asyncsend.store import COUNTED, Depth, RunRow, Settled, Standing
+from asyncsend.store.batches import BatchStatements
 from asyncsend.store.connection import (
+    AlreadyThere,
     BadRow,
     Duplicate,
-    SqlConnection,
     as_hex,
     as_text,
     as_time,
@@ -38,7 +39,7 @@ _JOB_COLUMNS = (
 _WHILE_OURS = " AND (:owner IS NULL OR EXISTS (SELECT 1 FROM asyncsend_status WHERE owner = :owner))"
 
 
-class SqlStore(SqlConnection):
+class SqlStore(BatchStatements):
     """The shared half of both stores. A subclass connects, executes and names its errors."""
 
     # schema
@@ -53,7 +54,8 @@ class SqlStore(SqlConnection):
 
     def apply(self, version: int, ddl: str) -> None:
         for statement in statements(ddl):
-            self._write(statement)
+            with suppress(AlreadyThere):  # an earlier try was cut short after this statement
+                self._write(statement)
         if self.schema_version() != version:
             raise ConfigurationError(f"migration {version} ran, but its version row is missing: run `asyncsend init` again")
 
@@ -74,7 +76,8 @@ class SqlStore(SqlConnection):
             "SELECT NOW(6), (SELECT MAX(version) FROM asyncsend_schema), s.status, s.owner,"
             " CASE WHEN s.owner IS NOT NULL AND s.lease_until > NOW(6) THEN 1 ELSE 0 END, s.generation, s.lock_id, s.host, s.pid,"
             " s.started_at, s.previous_started_at, s.lease_until, s.finished_at, s.stopped, s.lock_held, s.pruned_at,"
-            " EXISTS (SELECT 1 FROM asyncsend_jobs WHERE state = 'running'), (SELECT COUNT(*) FROM asyncsend_pauses)"
+            " EXISTS (SELECT 1 FROM asyncsend_jobs WHERE state = 'running'), (SELECT COUNT(*) FROM asyncsend_pauses),"
+            " (SELECT COUNT(*) FROM asyncsend_batches WHERE finished_at IS NULL)"
             f"{self._session_facts()} FROM asyncsend_status s WHERE s.scope = :scope"
         )
         rows = self._rows(sql, scope=scope)
@@ -83,13 +86,13 @@ class SqlStore(SqlConnection):
                 self._write("INSERT INTO asyncsend_status (scope) VALUES (:scope)", scope=scope)
             rows = self._rows(sql, scope=scope)
         row = rows[0]
-        self._assert_session(row[18:])
+        self._assert_session(row[19:])
         times = {position: as_time(row[position]) for position in (0, 9, 10, 11, 12, 15)}
         now = times[0]
         assert now is not None
         return Standing(
             now, row[1], row[2], row[3], bool(row[4]), row[5], row[6], row[7], row[8], times[9], times[10], times[11], times[12],
-            row[13], row[14], times[15], bool(row[16]), row[17],
+            row[13], row[14], times[15], bool(row[16]), row[17], row[18],
         )  # fmt: skip
 
     @resolved
@@ -362,11 +365,7 @@ class SqlStore(SqlConnection):
                 shortest=min(keep_done, keep_dead), keep_done=keep_done, keep_dead=keep_dead, limit=limit,
             )
         ]  # fmt: skip
-        deleted = 0
-        if ids:
-            deleted = self._write(
-                "DELETE FROM asyncsend_jobs WHERE id IN :ids AND state IN ('done', 'dead', 'cancelled')", ids=sorted(ids)
-            )
+        deleted = self._prune_jobs(sorted(ids)) if ids else 0
         old = [
             row[0]
             for row in self._rows(
@@ -376,7 +375,27 @@ class SqlStore(SqlConnection):
         ]  # fmt: skip
         if old:
             self._write("DELETE FROM asyncsend_runs WHERE id IN :ids", ids=old)
+        self._prune_batches(max(keep_done, keep_dead), limit)
         return deleted
+
+    def _prune_jobs(self, ids: list[int]) -> int:
+        """Delete them, and let their batches remember how many there were, in one transaction."""
+        finished = "id IN :ids AND state IN ('done', 'dead', 'cancelled')"
+        counted = self._rows(
+            "SELECT batch_id, SUM(state = 'done'), SUM(state = 'dead'), SUM(state = 'cancelled') FROM asyncsend_jobs"
+            f" WHERE {finished} AND batch_id IS NOT NULL GROUP BY batch_id",
+            ids=ids,
+        )
+        if not counted:
+            return self._write(f"DELETE FROM asyncsend_jobs WHERE {finished}", ids=ids)
+        with self._transaction():
+            for uid, done, dead, cancelled in counted:
+                self._write(
+                    "UPDATE asyncsend_batches SET pruned_done = pruned_done + :done, pruned_dead = pruned_dead + :dead, pruned_cancelled = pruned_cancelled + :cancelled"
+                    " WHERE uid = :uid",
+                    uid=as_text(uid), done=int(done), dead=int(dead), cancelled=int(cancelled),
+                )  # fmt: skip
+            return self._write(f"DELETE FROM asyncsend_jobs WHERE {finished}", ids=ids)
 
     # people
     def find(self, ref: str) -> Job | None:

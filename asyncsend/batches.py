@@ -1,0 +1,173 @@
+"""
+Batches: jobs that belong together, and what follows when they are through.
+
+    with batch("november newsletter", then=("email", {...})) as newsletter:
+        newsletter.enqueue_many("email", mails)
+
+Followers are ordinary jobs, added by a run in the transaction that notes the end of the batch: exactly once, however often a
+run dies. What is left is counted from the jobs, so it is right after any kill.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from asyncsend import producer
+from asyncsend.errors import Conflict, InvalidJob
+from asyncsend.job import NewBatch, State, printable
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from asyncsend.job import NewJob
+    from asyncsend.log import Log
+    from asyncsend.store import BatchRow, OpenBatch, Store
+
+Follower = tuple[str, Mapping[str, Any]] | None  # task and payload
+SLICE = 500  # jobs cancelled at once
+FINISHED = (State.DONE, State.DEAD, State.CANCELLED)
+
+
+class Batch:
+    """What `with batch(…)` gives: its uid, and `enqueue` for the jobs that belong to it."""
+
+    def __init__(self, uid: str, name: str, connection: Any) -> None:
+        self.uid, self.name, self.connection = uid, name, connection
+
+    def __str__(self) -> str:
+        return self.uid
+
+    def enqueue(self, task: str, payload: Mapping[str, Any] | str, **options: Any) -> str:
+        """As `asyncsend.enqueue`, with the job in this batch."""
+        return producer.enqueue(task, payload, connection=self.connection, batch=self.uid, **options)
+
+    def enqueue_many(self, task: str, payloads: Iterable[Mapping[str, Any] | str], **options: Any) -> list[str]:
+        """As `asyncsend.enqueue_many`, with the jobs in this batch."""
+        return producer.enqueue_many(task, payloads, connection=self.connection, batch=self.uid, **options)
+
+
+@contextmanager
+def batch(
+    name: str, *, then: Follower = None, catch: Follower = None, finally_: Follower = None, allow_failures: bool = True, uid: str | None = None, connection: Any = None
+) -> Iterator[Batch]:
+    """
+    Make a batch; the jobs that are added in the block, or later with `batch=uid` from one of its own jobs, belong to it.
+
+    `then` is added when every job is through (with `allow_failures`, also if some are dead), `catch` at the first dead job,
+    `finally_` when nothing is left, whatever became of it; each is a task and its payload. Without `allow_failures` the first
+    dead job cancels what has not started. An exception in the block cancels the batch and goes on. With `connection`
+    everything is in your transaction. InvalidJob, Conflict if the uid is taken.
+    """
+    new = NewBatch(uid or uuid.uuid4().hex, name, allow_failures, *(_as_json(one) for one in (then, catch, finally_))).checked()
+    if connection is not None:
+        from asyncsend import config
+        from asyncsend.store.foreign import asked_through
+        from asyncsend.store.insert import insert_batch
+
+        # Sealed from the start: nobody sees it before your COMMIT, and with it come its jobs.
+        insert_batch(asked_through(connection, os.environ.get("ASYNCSEND_TABLE_PREFIX") or config.load(os.environ).table_prefix)[0], new, sealed=True)
+        yield Batch(new.uid, name, connection)
+        return
+    store = producer.own_store()
+    if not store.add_batch(new, sealed=False):
+        raise Conflict(f"there is a batch with the uid {new.uid} already: `asyncsend batch show {new.uid}`")
+    try:
+        yield Batch(new.uid, name, None)
+    except BaseException:
+        cancel(store, new.uid)
+        raise
+    finally:
+        store.seal_batch(new.uid)
+
+
+def cancel(store: Store, uid: str) -> int:
+    """Start nothing more of it; how many waiting jobs were cancelled. What is running comes to its end."""
+    store.cancel_batch(uid)
+    return _cancel_rest(store, uid)
+
+
+def _cancel_rest(store: Store, uid: str) -> int:
+    cancelled = 0
+    while some := store.cancel_some_of_batch(uid, SLICE):
+        cancelled += some
+    return cancelled
+
+
+def look_after(store: Store, log: Log, owner: str) -> int:
+    """The run's step: note progress, first failures and ends of the open batches, and add what follows; how many jobs that were."""
+    added = 0
+    for one in store.open_batches():
+        if one.has_dead and not one.caught:
+            followers, trouble = _followers(one, "catch")
+            if store.catch_batch(one.uid, followers, trouble, owner):
+                added += len(followers)
+                log.event("batch-caught", batch=one.uid, added=len(followers), error=trouble)
+            if not one.allow_failures:
+                store.cancel_batch(one.uid)
+        if one.cancelled or (one.has_dead and not one.allow_failures):
+            _cancel_rest(store, one.uid)
+        if one.has_left:
+            total, left = store.batch_counts(one.uid)
+            if finished := total - left + one.pruned:
+                store.note_progress(one.uid, min(99, 100 * finished // (total + one.pruned)))
+            continue
+        through = not one.cancelled and (one.allow_failures or not one.has_dead)
+        followers, trouble = _followers(one, *(("then", "finally") if through else ("finally",)))
+        if store.finish_batch(one.uid, followers, trouble, owner):
+            added += len(followers)
+            log.event("batch-finished", batch=one.uid, added=len(followers), error=trouble)
+    return added
+
+
+class Progress(NamedTuple):
+    """How far a batch is, for people and programs."""
+
+    percent: int  # 0 to 100; 100 only once it is finished, and never less than was shown before
+    total: int
+    left: int
+    per_hour: float | None  # finished jobs; None before the first
+    eta: timedelta | None  # None if it stands still, or is through
+
+
+def progress(row: BatchRow) -> Progress:
+    """The progress of a batch by its counts."""
+    total = sum(row.counts.values())
+    finished = sum(row.counts[state.value] for state in FINISHED)
+    left = total - finished
+    if row.finished_at is not None and left == 0:
+        return Progress(100, total, 0, None, None)
+    percent = max(row.shown if row.finished_at is None else 0, min(99, 100 * finished // total) if total else 0)
+    ran = (row.now - row.started_at) if row.started_at else None
+    if ran is None or not finished or ran.total_seconds() <= 0:
+        return Progress(percent, total, left, None, None)
+    return Progress(percent, total, left, finished / ran.total_seconds() * 3600, ran * (left / finished))
+
+
+def _as_json(follower: Follower) -> str | None:
+    if follower is None:
+        return None
+    job = producer.new_job(*follower)
+    return json.dumps({"task": job.task, "queue": job.queue, "payload": json.loads(job.payload)}, separators=(",", ":"))
+
+
+def _followers(one: OpenBatch, *kinds: str) -> tuple[list[NewJob], str | None]:
+    """The jobs that follow now, and what is wrong with those that cannot be made: somebody wrote the row by hand."""
+    texts = {"then": one.then_job, "catch": one.catch_job, "finally": one.finally_job}
+    jobs: list[NewJob] = []
+    trouble = None
+    for kind in kinds:
+        text = texts[kind]
+        if text is None:
+            continue
+        try:
+            members = json.loads(text)
+            options = {name: value for name, value in members.items() if name not in ("task", "payload")}
+            jobs.append(producer.new_job(members["task"], members.get("payload", {}), **options, uid=f"{one.uid}:{kind}"))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, InvalidJob) as error:
+            trouble = printable(f"{kind}_job cannot be added: {error}", 180)
+    return jobs, trouble

@@ -1,0 +1,141 @@
+"""Every statement about batches. What is left of one is counted from its jobs: a stored number would be wrong after the first kill."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from asyncsend.job import State
+from asyncsend.store import BatchRow, OpenBatch
+from asyncsend.store.connection import Duplicate, SqlConnection, as_text, as_time, resolved
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncsend.job import NewBatch, NewJob
+
+_COLUMNS = (
+    "uid, name, allow_failures, created_at, sealed_at, started_at, caught_at, cancelled_at, finished_at, progress, pruned_done, pruned_dead, pruned_cancelled,"
+    " reason, NOW(6)"
+)
+
+
+class BatchStatements(SqlConnection):
+    """The part of the store that knows batches."""
+
+    @resolved
+    def add_batch(self, batch: NewBatch, sealed: bool) -> bool:
+        from asyncsend.store.insert import insert_batch
+
+        try:
+            insert_batch(lambda sql, params: self._execute(sql, params)[0], batch, sealed)
+        except Duplicate:
+            return False
+        return True
+
+    @resolved
+    def seal_batch(self, uid: str) -> bool:
+        return self._write("UPDATE asyncsend_batches SET sealed_at = NOW(6) WHERE uid = :uid AND sealed_at IS NULL", uid=uid) == 1
+
+    @resolved
+    def batches(self, limit: int) -> list[BatchRow]:
+        rows = self._rows(f"SELECT {_COLUMNS} FROM asyncsend_batches ORDER BY created_at DESC, uid LIMIT :limit", limit=limit)
+        return [self._batch(row) for row in rows]
+
+    @resolved
+    def batch(self, ref: str) -> BatchRow | None:
+        rows = self._rows(f"SELECT {_COLUMNS} FROM asyncsend_batches WHERE uid = :ref", ref=ref) if ref.isascii() else []
+        rows = rows or self._rows(f"SELECT {_COLUMNS} FROM asyncsend_batches WHERE name = :ref ORDER BY created_at DESC LIMIT 1", ref=ref)
+        return self._batch(rows[0]) if rows else None
+
+    def _batch(self, row: tuple[Any, ...]) -> BatchRow:
+        counted = self._rows("SELECT state, COUNT(*) FROM asyncsend_jobs WHERE batch_id = :uid GROUP BY state", uid=row[0])
+        counts = dict.fromkeys((state.value for state in State), 0) | {str(state): int(jobs) for state, jobs in counted}
+        for name, pruned in (("done", row[10]), ("dead", row[11]), ("cancelled", row[12])):
+            counts[name] += pruned
+        created, sealed, started, caught, cancelled, finished, now = (as_time(value) for value in (*row[3:9], row[14]))
+        assert now is not None
+        return BatchRow(str(as_text(row[0])), row[1], bool(row[2]), created, sealed, started, caught, cancelled, finished, row[9], counts, as_text(row[13]), now)
+
+    @resolved
+    def open_batches(self, limit: int = 200) -> list[OpenBatch]:
+        # Only sealed ones: until then the producer's transaction may hold the row, and a run must not wait for it. No lock is
+        # taken here: the UPDATE that follows goes by key, so that no producer's INSERT ever meets it.
+        rows = self._rows(
+            "SELECT b.uid, b.allow_failures, b.then_job, b.catch_job, b.finally_job, b.caught_at, b.cancelled_at,"
+            " EXISTS (SELECT 1 FROM asyncsend_jobs j WHERE j.batch_id = b.uid AND j.unique_slot = 0),"
+            " EXISTS (SELECT 1 FROM asyncsend_jobs j WHERE j.batch_id = b.uid AND j.unique_slot IS NULL AND j.state = 'dead'),"
+            " b.pruned_done + b.pruned_dead + b.pruned_cancelled"
+            " FROM asyncsend_batches b WHERE b.finished_at IS NULL AND b.sealed_at IS NOT NULL ORDER BY b.created_at LIMIT :limit",
+            limit=limit,
+        )
+        return [
+            OpenBatch(str(as_text(row[0])), bool(row[1]), as_text(row[2]), as_text(row[3]), as_text(row[4]), row[5] is not None, row[6] is not None, bool(row[7]), bool(row[8]), row[9])
+            for row in rows
+        ]
+
+    @resolved
+    def batch_counts(self, uid: str) -> tuple[int, int]:
+        """Jobs of this batch that are in the table, and how many of them are not finished."""
+        total = self._rows("SELECT COUNT(*) FROM asyncsend_jobs WHERE batch_id = :uid", uid=uid)[0][0]
+        return int(total), int(self._rows("SELECT COUNT(*) FROM asyncsend_jobs WHERE batch_id = :uid AND unique_slot = 0", uid=uid)[0][0])
+
+    @resolved
+    def note_progress(self, uid: str, percent: int) -> None:
+        self._write(
+            "UPDATE asyncsend_batches SET started_at = COALESCE(started_at, NOW(6)), progress = CASE WHEN progress < :percent THEN :percent ELSE progress END"
+            " WHERE uid = :uid AND finished_at IS NULL AND (progress < :percent OR started_at IS NULL)",
+            uid=uid, percent=percent,
+        )  # fmt: skip
+
+    @resolved
+    def catch_batch(self, uid: str, followers: Sequence[NewJob], reason: str | None, owner: str) -> bool:
+        return self._follow(
+            "UPDATE asyncsend_batches SET caught_at = NOW(6), reason = COALESCE(:reason, reason) WHERE uid = :uid AND caught_at IS NULL"
+            " AND EXISTS (SELECT 1 FROM asyncsend_status WHERE owner = :owner)",
+            uid, followers, reason, owner,
+        )  # fmt: skip
+
+    @resolved
+    def finish_batch(self, uid: str, followers: Sequence[NewJob], reason: str | None, owner: str) -> bool:
+        return self._follow(
+            "UPDATE asyncsend_batches SET finished_at = NOW(6), progress = 100, reason = COALESCE(:reason, reason) WHERE uid = :uid AND finished_at IS NULL"
+            " AND EXISTS (SELECT 1 FROM asyncsend_status WHERE owner = :owner)",
+            uid, followers, reason, owner,
+        )  # fmt: skip
+
+    def _follow(self, update: str, uid: str, followers: Sequence[NewJob], reason: str | None, owner: str) -> bool:
+        """One transaction: whoever moves the row adds the followers, and their uids are taken only once."""
+        from asyncsend.store.insert import insert_rows
+
+        with self._transaction():
+            if self._write(update, uid=uid, owner=owner, reason=reason) == 0:
+                return False
+            insert_rows(lambda sql, params: self._execute(sql, params)[0], followers)
+        return True
+
+    def _prune_batches(self, keep: float, limit: int) -> None:
+        old = self._rows(
+            "SELECT uid FROM asyncsend_batches WHERE finished_at < FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - :keep) ORDER BY finished_at LIMIT :limit", keep=keep, limit=limit
+        )
+        for (uid,) in old:
+            self._write("DELETE FROM asyncsend_batches WHERE uid = :uid", uid=as_text(uid))
+
+    @resolved
+    def cancel_batch(self, uid: str) -> bool:
+        return self._write("UPDATE asyncsend_batches SET cancelled_at = NOW(6) WHERE uid = :uid AND cancelled_at IS NULL AND finished_at IS NULL", uid=uid) == 1
+
+    @resolved
+    def cancel_some_of_batch(self, uid: str, limit: int) -> int:
+        ids = [
+            row[0]
+            for row in self._rows(
+                "SELECT id FROM asyncsend_jobs WHERE batch_id = :uid AND unique_slot = 0 AND state IN ('ready', 'held') ORDER BY id LIMIT :limit", uid=uid, limit=limit
+            )
+        ]
+        if not ids:
+            return 0
+        return self._write(
+            "UPDATE asyncsend_jobs /*by key*/ SET state = 'cancelled', finished_at = NOW(6), unique_slot = NULL, reason = 'batch-cancelled'"
+            " WHERE id IN :ids AND state IN ('ready', 'held')",
+            ids=ids,
+        )
