@@ -309,13 +309,13 @@ class Workers:
         returned: list[Job] = []
         for line in lines:
             try:
-                message, outcome = _understood(line, expected=bool(worker.window))
-            except (ValueError, TypeError, LookupError):  # a task wrote into our socket: this worker cannot be understood any more
+                message, outcome = _understood(line, ready=worker.ready, busy=bool(worker.window))
+                if "policies" in message:
+                    self._greeted(worker, message)
+                    continue
+            except (ValueError, TypeError, LookupError, AttributeError):  # a task wrote into our socket: this worker cannot be understood any more
                 _kill_group(worker.pid, signal.SIGKILL)
                 break
-            if "policies" in message:
-                self._greeted(worker, message)
-                continue
             if message.get("journal") == "broken" and not self.journal_broken:
                 self.journal_broken = True
                 self.log.event("journal-broken")
@@ -501,10 +501,10 @@ class Workers:
         return not stop and boot_clock() < valid_until
 
 
-def _understood(line: bytes, *, expected: bool) -> tuple[dict[str, Any], Outcome | None]:
-    """What a worker says, and the outcome in it; ValueError, TypeError or LookupError if it is none of what workers say, or of a job nobody gave it."""
+def _understood(line: bytes, *, ready: bool, busy: bool) -> tuple[dict[str, Any], Outcome | None]:
+    """What a worker says, and the outcome in it; an error if it is none of what a worker says at this moment."""
     message = json.loads(line)
-    if not isinstance(message, dict) or not (expected or "policies" in message):
+    if not isinstance(message, dict) or ("policies" in message) == ready or not (busy or "policies" in message):
         raise ValueError(line)
     return message, Outcome.from_dict(message["outcome"]) if "outcome" in message else None
 

@@ -845,7 +845,7 @@ def test_what_a_job_printed_stands_at_its_own_error_and_at_no_neighbour_s(lite):
             assert (state, error) == ("done", None)
 
 
-@pytest.mark.parametrize("words", ["x", "5", "[]", '{"outcome":{}}'])
+@pytest.mark.parametrize("words", ["x", "5", "[]", '{"outcome":{}}', '{"policies":3,"failed":{}}'])
 def test_a_task_that_writes_into_the_runs_socket_loses_its_worker_only(lite, words):
     lite.tasks(
         "import os, stat, time\nfrom asyncsend import task\n@task(max_attempts=1)\ndef bad(words):\n    for number in range(3, 64):\n        try:\n"
