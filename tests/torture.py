@@ -80,7 +80,7 @@ SHORT_LEASE = "from asyncsend import status; status.LEASE, status.BEAT, status.M
 OTHER_SLEEP = "import select, time; time.sleep = lambda seconds: select.select([], [], [], seconds); from asyncsend.__main__ import main; main()"
 FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
 CANARY = "whsec_Q0FOQVJZLWNhbmFyeS1DQU5BUlktY2FuYXJ5"
-EX_TEMPFAIL = 75
+EX_TEMPFAIL, EX_CONFIG = 75, 78
 # What a reply can be lost of: taking the row, claiming, marking a start, settling, ending.
 STATEMENTS = (rb"status = 'in-progress'", rb"SET state = 'running'", rb"started_at = NOW", rb"SET state = 'done'", rb"COMMIT", rb"status = 'idle'")
 BACKLOG = 150  # jobs the producers keep ahead of the runs
@@ -383,7 +383,7 @@ class Lane:
                 self.count("kill-worker")
         self.work(run, 5)
         self.nemesis = "kill-run"
-        self.killed(run)
+        self.killed(run, EX_CONFIG)  # three workers in a row that die before they begin: it says so and leaves
 
     def term(self) -> None:
         run = self.start()
