@@ -274,6 +274,9 @@ def _own_queue(task_name: str) -> str:
     return declared.policy.queue if declared else "default"
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def _json(payload: Mapping[str, Any] | str) -> str:
     """The payload as the text of a JSON object; InvalidJob says what JSON cannot hold."""
     if isinstance(payload, str):
@@ -285,7 +288,7 @@ def _json(payload: Mapping[str, Any] | str) -> str:
     if not isinstance(payload, Mapping):
         raise InvalidJob(f"the payload must be a mapping with members, not {type(payload).__name__}")
     try:
-        return json.dumps(dict(payload), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return _ENCODER.encode(dict(payload))
     except RecursionError as error:
         raise InvalidJob("the payload is nested too deeply: about 1,000 levels are the limit") from error
     except (TypeError, ValueError) as error:
