@@ -68,8 +68,8 @@ class Template:
         one_line = bool(path) and path[0] in ONE_LINE and not (path[0] == "attachments" and path[-1] == "base64")
         pieces = _PLACE.split(value)  # text, name, text, name, … text
         literal, names = pieces[::2], [name.strip() for name in pieces[1::2]]
-        if any("{{" in piece for piece in literal) or not all(names):
-            raise InvalidJob(f"{self.name} has a {{{{ without name or }}}} in {printable(member, 60) or 'it'}: write {{{{name}}}}")
+        if any("{{" in piece for piece in literal) or "{{{" in value or not all(names):
+            raise InvalidJob(f"{self.name} has a {{{{ without name or }}}}, or a third {{, in {printable(member, 60) or 'it'}: write {{{{name}}}}")
         if one_line and _CONTROL.search("".join(literal)):
             raise InvalidJob(f"{self.name} has a line break or control character in {printable(member, 60)}, which belongs to a header")
         if not names:
