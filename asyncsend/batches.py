@@ -48,7 +48,8 @@ class Batch:
 
     def enqueue_many(self, task: str, payloads: Iterable[Mapping[str, Any] | str], **options: Any) -> list[str]:
         """As `asyncsend.enqueue_many`, with the jobs in this batch."""
-        return producer.enqueue_many(task, payloads, connection=self.connection, batch=self.uid, **options)
+        uids: list[str] = producer.enqueue_many(task, payloads, connection=self.connection, batch=self.uid, **options)
+        return uids
 
 
 @contextmanager

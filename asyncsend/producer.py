@@ -13,10 +13,10 @@ import math
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from asyncsend import backoff as backoffs
 from asyncsend import config, tasks
@@ -86,20 +86,66 @@ def enqueue(task: str, payload: Mapping[str, Any] | str, *, connection: Any = No
     is taken by an unfinished job, or `uid` by any job, nothing is added and that job's uid comes back. Raises InvalidJob,
     DatabaseUnreachable, ConfigurationError; an error of your own connection comes through as it is.
     """
-    return _insert([new_job(task, payload, **options)], connection)[0]
+    job = new_job(task, payload, **options)
+    return _inserter(connection)([job])[0]
 
 
-def enqueue_many(task: str, payloads: Iterable[Mapping[str, Any] | str], *, connection: Any = None, **options: Any) -> list[str]:
+# What one transaction takes of an iterable whose length nobody knows; of a list it takes all.
+GROUP_JOBS, GROUP_BYTES = 5000, 8 * 1024 * 1024
+
+
+@overload
+def enqueue_many(task: str, payloads: Iterable[Mapping[str, Any] | str], *, connection: Any = None, count: Literal[False] = False, **options: Any) -> list[str]: ...
+
+
+@overload
+def enqueue_many(task: str, payloads: Iterable[Mapping[str, Any] | str], *, connection: Any = None, count: Literal[True], **options: Any) -> int: ...
+
+
+def enqueue_many(task: str, payloads: Iterable[Mapping[str, Any] | str], *, connection: Any = None, count: bool = False, **options: Any) -> list[str] | int:
     """
-    Make one job for each payload, all or none in one transaction, and return their uids in order.
+    Make one job for each payload and return their uids in order, or with `count=True` only their number.
 
-    Takes the options of `enqueue` for all of them; `unique` and `uid` name one job and are refused here.
+    With `connection`, all in your transaction. Without it, a list or whatever has a length is added all or none; of a generator
+    each 5,000 jobs (or 8 MiB of payload) are: where it fails, what was committed before stays, and the error carries a note with
+    their number. Nothing but those, and the uids (90 bytes each; none with `count=True`), is held in memory.
+
+    Takes the options of `enqueue` for all of them. `unique` and `uid` name one job, so here each is a function of the payload:
+    with `uid=lambda row: f"november:{row['customer']}"` the same call again adds only what is missing.
     """
-    for name in ("unique", "uid"):
-        if name in options:
-            raise InvalidJob(f"{name} names one job: use enqueue for each, or give no {name}")
-    jobs = [new_job(task, payload, **options) for payload in payloads]
-    return _insert(jobs, connection) if jobs else []
+    naming = {name: options.pop(name) for name in ("unique", "uid") if options.get(name) is not None}
+    for name, function in naming.items():
+        if not callable(function):
+            raise InvalidJob(f"{name} names one job: use enqueue for each, or give a function that makes one of each payload")
+
+    def jobs() -> Iterator[NewJob]:
+        for number, payload in enumerate(payloads, 1):
+            try:
+                yield new_job(task, payload, **options, **{name: function(payload) for name, function in naming.items()})
+            except InvalidJob as error:
+                raise InvalidJob(f"payload {number}: {error}") from error
+
+    from asyncsend.store.insert import CHUNK_BYTES, CHUNK_ROWS, in_chunks
+
+    insert = _inserter(connection)
+    groups: Iterable[list[NewJob]] = in_chunks(jobs(), GROUP_JOBS, GROUP_BYTES)
+    if connection is not None:
+        groups = in_chunks(jobs(), CHUNK_ROWS, CHUNK_BYTES)
+    elif isinstance(payloads, Sized):
+        groups = filter(None, [list(jobs())])
+    uids: list[str] = []
+    number = 0
+    try:
+        for group in groups:
+            made = insert(group)
+            number += len(made)
+            if not count:
+                uids += made
+    except BaseException as error:
+        if number and connection is None:
+            error.add_note(f"{number:,} jobs of {task} were added before this, and stay")
+        raise
+    return number if count else uids
 
 
 class TaskFunction(Generic[P, R]):
@@ -228,6 +274,9 @@ def _own_queue(task_name: str) -> str:
     return declared.policy.queue if declared else "default"
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def _json(payload: Mapping[str, Any] | str) -> str:
     """The payload as the text of a JSON object; InvalidJob says what JSON cannot hold."""
     if isinstance(payload, str):
@@ -239,7 +288,7 @@ def _json(payload: Mapping[str, Any] | str) -> str:
     if not isinstance(payload, Mapping):
         raise InvalidJob(f"the payload must be a mapping with members, not {type(payload).__name__}")
     try:
-        return json.dumps(dict(payload), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return _ENCODER.encode(dict(payload))
     except RecursionError as error:
         raise InvalidJob("the payload is nested too deeply: about 1,000 levels are the limit") from error
     except (TypeError, ValueError) as error:
@@ -283,12 +332,14 @@ _own = _Own()
 _inherited: list[Store] = []  # of the process we were forked from: never closed here, for its server would hear it
 
 
-def _insert(jobs: list[NewJob], connection: Any) -> list[str]:
-    if connection is not None:
-        from asyncsend.store.foreign import insert_through
+def _inserter(connection: Any) -> Callable[[list[NewJob]], list[str]]:
+    """What makes the rows, through the caller's connection or one of ours."""
+    if connection is None:
+        return lambda jobs: own_store().insert(jobs)
+    from asyncsend.store.foreign import insert_through
 
-        return insert_through(connection, jobs, os.environ.get("ASYNCSEND_TABLE_PREFIX") or config.load(os.environ).table_prefix)
-    return own_store().insert(jobs)
+    prefix = os.environ.get("ASYNCSEND_TABLE_PREFIX") or config.load(os.environ).table_prefix
+    return lambda jobs: insert_through(connection, jobs, prefix)
 
 
 @contextmanager

@@ -250,3 +250,15 @@ def test_enqueue_takes_a_batch_or_its_uid(shop):
         enqueue("mark", {"name": "a"}, batch=one)
         enqueue("mark", {"name": "b"}, batch=one.uid)
     assert shown(shop, "b")["total"] == 2
+
+
+def test_a_batch_named_on_the_command_line_is_one_and_open_until_every_line_is_in(shop, tmp_path):
+    (tmp_path / "t.json").write_text('{"name":"{{name}}"}')
+    (tmp_path / "r.csv").write_text("name\n" + "".join(f"n{number}\n" for number in range(30)))
+    shop("enqueue", "mark", f"@{tmp_path}/t.json", "--each", str(tmp_path / "r.csv"), "--batch", "november")
+    shop("enqueue", "mark", '{"name":"one more"}', "--batch", "november")
+    assert shown(shop, "november")["total"] == 31
+    shop.quiet("run")
+    found = shown(shop, "november")
+    assert (found["progress"], found["left"], found["counts"]["done"]) == (100, 0, 31)
+    assert found["sealed_at"] is not None

@@ -95,6 +95,17 @@ def test_the_python_of_the_readme_works_as_it_stands(site):
     assert site.rows("state, result") == [("done", '{"month": "2026-11"}'), ("done", None)]
 
 
+def test_the_newsletter_of_the_readme_works_as_it_stands(site):
+    (site.home.parent / "asyncsend-env" / "bin").mkdir(parents=True)
+    (site.home.parent / "asyncsend-env" / "bin" / "asyncsend").symlink_to(f"{sys.prefix}/bin/asyncsend")
+    for said in ("2 added.", "0 added, 2 were there already."):
+        done = subprocess.run(["bash", "-euo", "pipefail", "-c", block("sh", "--each")], env=site.environment, cwd=site.home.parent, capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", said + "\n")
+    assert site.rows("batch_id, payload")[1] == ("november", '{"to":"bob@example.com","subject":"News for Bob","text":"Hello Bob","html":"<p>Hello Bob</p>"}')
+    site.quiet("run")
+    assert site.rows("state") == [("done",), ("done",)]
+
+
 def test_the_commands_for_looking_after_it_work_as_they_stand(lite):
     lite.insert("email", '{"to":"nobody","subject":"x","text":"y"}')
     lite.quiet("run")

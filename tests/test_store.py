@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from parts import MATRIX, Clock, made_store
@@ -83,6 +83,39 @@ def settle(store, job, outcome, **options):
 
 def state(store, ref):
     return store.find(str(ref)).state
+
+
+def test_rows_of_one_insert_may_differ_in_every_column(store, clock):
+    clock.set(1_800_000_000.0)
+    when = datetime.fromtimestamp(clock(), UTC)
+    options = [
+        {}, {"task": "sms"}, {"queue": "q"}, {"priority": 3}, {"run_at": clock() + 5}, {"delay": 7}, {"expires_at": clock() + 9}, {"expires_in": 11},
+        {"max_attempts": 2}, {"timeout_seconds": 4}, {"batch_id": "b"}, {"payload": '{"%s":":uid1 \\\\ %(uid)s"}'},
+    ]  # fmt: skip
+    for alike in (False, True):  # what all rows share goes another way
+        for number, option in enumerate(options):
+            made = [new(uid=f"{alike}{number}.{copy}", **(option if copy or alike else {})) for copy in range(3)]
+            store.insert(made)
+            for job in made:
+                found = store.find(job.uid)
+                assert (found.task, found.payload, found.queue, found.priority, found.max_attempts, found.timeout_seconds, found.batch_id) == (
+                    job.task, job.payload, job.queue, job.priority, job.max_attempts, job.timeout_seconds, job.batch_id,
+                )  # fmt: skip
+                assert found.run_at == (datetime.fromtimestamp(job.run_at, UTC) if job.run_at else when + timedelta(seconds=job.delay or 0))
+                expires = job.expires_at or (clock() + job.expires_in if job.expires_in else None)
+                assert found.expires_at == (datetime.fromtimestamp(expires, UTC) if expires else None)
+
+
+def test_text_of_any_kind_arrives_in_a_long_insert_as_it_was(store):
+    nasty = [f"'{letter}\\{letter}\"{number}" for number, letter in enumerate("\n\r\x1a%'\"\\é😀;-" * 10)]
+    store.insert([new(payload=text, uid=f"u{number}") for number, text in enumerate(nasty)])
+    assert [job.payload for job in store.jobs(state=None, queue=None, task=None, limit=1000)][::-1] == nasty
+
+
+def test_the_uids_that_are_taken_are_known(store):
+    store.insert([new(uid="a"), new(uid="b")])
+    assert store.known(["a", "x", "b", "A"]) == {"a", "b"}
+    assert store.known([]) == set()
 
 
 def test_a_job_comes_back_as_it_was_inserted(store, clock):

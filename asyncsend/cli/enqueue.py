@@ -1,15 +1,16 @@
-"""`asyncsend enqueue`: one job from the command line."""
+"""`asyncsend enqueue`: one job from the command line, or one for each line of a file."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
+from typing import Any
 
 import click
 
-from asyncsend.cli.session import DURATION, Session, pass_session
+from asyncsend.cli.session import DURATION, Session, json_option, pass_session
 from asyncsend.errors import InvalidJob
-from asyncsend.job import printable
+from asyncsend.job import NewBatch, printable
 from asyncsend.producer import new_job
 
 
@@ -26,6 +27,10 @@ from asyncsend.producer import new_job
 @click.option("--unique", metavar="KEY", help="Add nothing while an unfinished job has this key.")
 @click.option("--batch", metavar="NAME", help="Put it into this batch.")
 @click.option("--uid", metavar="UID", help="Your own id: the same one never makes a second job.")
+@click.option("--each", metavar="FILE", help="One job for each line of this CSV or .jsonl file, or of - (standard input).")
+@click.option("--strict", is_flag=True, help="With --each: stop at the first bad line instead of skipping it.")
+@click.option("--dry-run", is_flag=True, help="With --each: only read and check every line.")
+@json_option
 @pass_session
 def enqueue(
     session: Session,
@@ -41,20 +46,42 @@ def enqueue(
     unique: str | None,
     batch: str | None,
     uid: str | None,
+    each: str | None,
+    strict: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """
-    Add one job and print its uid.
+    Add one job and print its uid; with --each, one job for each line.
+
+    With --each the payload is a template: {{name}} in its strings, and in --unique, stands for the column of that name. The same
+    command again adds only what is missing.
 
     \b
-    Example:
+    Examples:
       asyncsend enqueue email '{"to":"ann@example.com","subject":"Hi","text":"Hello"}' --delay 5m
+      asyncsend enqueue email @letter.json --each customers.csv --batch november
     """  # noqa: D301
+    if each is None and (strict or dry_run or as_json):
+        raise click.UsageError("--strict, --dry-run and --json belong to --each FILE")
+    if each is not None and uid is not None:
+        raise click.UsageError("--uid names one job: with --each every line has a uid of its own")
+    if each == payload == "-":
+        raise click.UsageError("standard input cannot be both the template and the lines: write one of them to a file")
     if queue is None:
         _learn_queues(session, task)
-    job = new_job(
-        task, _read(payload), queue=queue, priority=priority, delay=delay, at=session.instant(at) if at else None, expires=expires,
-        max_attempts=max_attempts, timeout=timeout, unique=unique, uid=uid, batch=batch,
-    )  # fmt: skip
+    options: dict[str, Any] = {
+        "queue": queue, "priority": priority, "delay": delay, "at": session.instant(at) if at else None, "expires": expires,
+        "max_attempts": max_attempts, "timeout": timeout, "batch": batch,
+    }  # fmt: skip
+    if each is not None:
+        from asyncsend.cli.each import enqueue_each
+
+        enqueue_each(session, task, _read(payload), each, options, unique=unique, strict=strict, dry_run=dry_run, as_json=as_json)
+        return
+    job = new_job(task, _read(payload), unique=unique, uid=uid, **options)
+    if batch is not None:
+        session.store.add_batch(NewBatch(batch, batch).checked(), sealed=True)
     made = session.store.insert([job])[0]
     if made != job.uid:
         click.echo(f"An unfinished job has the key {unique!r} already; nothing was added.", err=True)

@@ -137,6 +137,9 @@ class Store(Protocol):
     def insert(self, jobs: Sequence[NewJob]) -> list[str]:
         """Make the rows, all or none, and commit. The uids in order: of the existing job where a uid or unique key was taken."""
 
+    def known(self, uids: Sequence[str]) -> set[str]:
+        """Those of these uids that a job has already."""
+
     # a run
     def standing(self, scope: str) -> Standing:
         """How things stand for this scope; also asserts that the session is what the statements rely on."""

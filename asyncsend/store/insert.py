@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from asyncsend.errors import Conflict
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 Rows = Callable[[str, Params], list[tuple[Any, ...]]]
 
 
+# A statement of so much is cut into rows quickly, and stays below 1 MiB when every character of it has to be escaped:
+# MySQL 5.5's max_allowed_packet, which some hosts kept.
+CHUNK_ROWS, CHUNK_BYTES = 500, 250_000
+
+
 def insert_rows(rows: Rows, jobs: Sequence[NewJob]) -> list[str]:
     """
     The uids of these jobs after as few INSERTs as fit; `rows` executes one statement inside the caller's transaction.
@@ -23,24 +29,17 @@ def insert_rows(rows: Rows, jobs: Sequence[NewJob]) -> list[str]:
     those hide other errors, and burn ids (measured in FAULTS; MySQL manual, "AUTO_INCREMENT Handling in InnoDB").
     """
     done: set[str] = set()
-    chunk: list[NewJob] = []
-    size = 0
-    try:
-        for job in jobs:
-            if job.unique_key is not None:
-                continue
-            more = len(job.payload.encode("utf-8", "replace")) + 300
-            if len(chunk) == 500 or (chunk and size + more > 900_000):  # MySQL 5.5's max_allowed_packet was 1 MiB, and some hosts kept it
-                _insert_chunk(rows, chunk)
-                done |= {one.uid for one in chunk}
-                chunk, size = [], 0
-            chunk.append(job)
-            size += more
-        if chunk:
+    for chunk in in_chunks((job for job in jobs if job.unique_key is None), CHUNK_ROWS, CHUNK_BYTES):
+        try:
             _insert_chunk(rows, chunk)
-            done |= {one.uid for one in chunk}
-    except Duplicate:
-        pass  # the statement wrote nothing: its rows go one by one, and each finds out for itself
+            done |= {job.uid for job in chunk}
+        except Duplicate:  # the statement wrote nothing
+            done |= known_uids(rows, [job.uid for job in chunk])
+            rest = [job for job in chunk if job.uid not in done]
+            with suppress(Duplicate):  # somebody adds the same just now: these go one by one, and each finds out for itself
+                if rest:
+                    _insert_chunk(rows, rest)
+                    done |= {job.uid for job in rest}
     return [job.uid if job.uid in done else _insert_one(rows, job) for job in jobs]
 
 
@@ -53,9 +52,40 @@ def insert_batch(rows: Rows, batch: NewBatch, sealed: bool) -> None:
     )
 
 
+def known_uids(rows: Rows, uids: Sequence[str]) -> set[str]:
+    """Those of these uids that a job has."""
+    params = {f"uid{position}": uid for position, uid in enumerate(uids)}
+    found = rows(f"SELECT uid FROM asyncsend_jobs WHERE uid IN ({', '.join(f':{name}' for name in params)})", params)
+    return {str(as_text(row[0])) for row in found}
+
+
 def _insert_chunk(rows: Rows, chunk: Sequence[NewJob]) -> None:
-    params = {f"{name}{position}": value for position, job in enumerate(chunk) for name, value in _columns(job).items()}
-    rows(f"{_INSERT} {', '.join(_VALUES.replace('#', str(position)) for position in range(len(chunk)))}", params)
+    """One INSERT. What all rows share is one parameter, and what is the table's own default is not sent: this is half of the time of a long one."""
+    columns = {name: [getattr(job, name) for job in chunk] for name in (*_DEFAULTS, "task", "uid", "run_at", "delay", "expires_at", "expires_in")}
+    columns["payload"] = [storable(job.payload) for job in chunk]
+    params: Params = {}
+
+    def is_always(name: str, value: Any) -> bool:
+        return columns[name].count(value) == len(chunk)
+
+    def parameter(name: str) -> str:
+        if is_always(name, columns[name][0]):
+            params[name] = columns[name][0]
+            return f":{name}"
+        params.update((f"{name}{position}", value) for position, value in enumerate(columns[name]))
+        return f":{name}#"
+
+    def instant(at: str, after: str) -> str:
+        return f"COALESCE(FROM_UNIXTIME({parameter(at)}), FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + {parameter(after)}))"
+
+    columns["delay"] = [delay or 0 for delay in columns["delay"]]
+    words = {name: parameter(name) for name in ("task", "payload", "uid")}
+    words["run_at"] = "NOW(6)" if is_always("run_at", None) and is_always("delay", 0) else instant("run_at", "delay")
+    if not (is_always("expires_at", None) and is_always("expires_in", None)):
+        words["expires_at"] = instant("expires_at", "expires_in")
+    words |= {name: parameter(name) for name, default in _DEFAULTS.items() if not is_always(name, default)}
+    row = f"({', '.join(words.values())})"
+    rows(f"INSERT INTO asyncsend_jobs ({', '.join(words)}) VALUES {', '.join(row.replace('#', str(position)) for position in range(len(chunk)))}", params)
 
 
 def _insert_one(rows: Rows, job: NewJob) -> str:
@@ -75,19 +105,20 @@ def _insert_one(rows: Rows, job: NewJob) -> str:
     raise Conflict(f"the unique key {printable(job.unique_key or '', 80)!r} is taken and freed faster than a job can be added: try again")
 
 
-_INSERT = (
-    "INSERT INTO asyncsend_jobs (task, payload, queue, priority, run_at, expires_at, max_attempts, timeout_seconds, unique_key, uid, batch_id) VALUES"
-)
-_VALUES = (
-    "(:task#, :payload#, :queue#, :priority#, COALESCE(FROM_UNIXTIME(:run_at#), FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + :delay#)),"
-    " COALESCE(FROM_UNIXTIME(:expires_at#), FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + :expires_in#)),"
-    " :max_attempts#, :timeout_seconds#, :unique_key#, :uid#, :batch_id#)"
-)
+def in_chunks(jobs: Iterable[NewJob], most: int, most_bytes: int) -> Iterator[list[NewJob]]:
+    """The jobs in lists of at most `most`, with payloads of at most `most_bytes` together, or one that is longer."""
+    chunk: list[NewJob] = []
+    size = 0
+    for job in jobs:
+        more = len(job.payload.encode("utf-8", "replace"))
+        if chunk and (len(chunk) == most or size + more > most_bytes):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(job)
+        size += more
+    if chunk:
+        yield chunk
 
 
-def _columns(job: NewJob) -> dict[str, Any]:
-    return {
-        "task": job.task, "payload": storable(job.payload), "queue": job.queue, "priority": job.priority, "run_at": job.run_at,
-        "delay": job.delay or 0, "expires_at": job.expires_at, "expires_in": job.expires_in, "max_attempts": job.max_attempts,
-        "timeout_seconds": job.timeout_seconds, "unique_key": job.unique_key, "uid": job.uid, "batch_id": job.batch_id,
-    }  # fmt: skip
+# Columns that need not be sent where all rows have this; schema.sql says the same.
+_DEFAULTS = {"queue": "default", "priority": 0, "max_attempts": None, "timeout_seconds": None, "unique_key": None, "batch_id": None}

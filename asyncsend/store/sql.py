@@ -69,6 +69,12 @@ class SqlStore(BatchStatements):
         with self._transaction():
             return insert_rows(lambda sql, params: self._execute(sql, params)[0], jobs)
 
+    @resolved
+    def known(self, uids: Sequence[str]) -> set[str]:
+        from asyncsend.store.insert import known_uids
+
+        return known_uids(lambda sql, params: self._execute(sql, params)[0], uids) if uids else set()
+
     # a run
     @resolved
     def standing(self, scope: str) -> Standing:

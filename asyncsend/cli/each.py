@@ -1,0 +1,144 @@
+"""`asyncsend enqueue --each`: from the lines of a file to chunks of rows, and what is said about them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from asyncsend import bulk
+from asyncsend.cli.session import print_json
+from asyncsend.errors import EXIT_TROUBLE, InvalidJob
+from asyncsend.job import NewBatch, printable
+from asyncsend.producer import new_job
+
+if TYPE_CHECKING:
+    from asyncsend.cli.session import Session
+    from asyncsend.job import NewJob
+
+# A chunk is one transaction. What is held in memory is a chunk, so its payloads are bounded as well.
+CHUNK_ROWS, CHUNK_BYTES = 500, 250_000
+
+
+def enqueue_each(
+    session: Session, task: str, template: str, path: str, options: dict[str, Any], *, unique: str | None, strict: bool, dry_run: bool, as_json: bool
+) -> None:
+    """
+    Make a job of each line, a chunk of them a transaction; the same call again makes only those that are missing.
+
+    A bad line is named on stderr and skipped, exit 1 at the end; with `strict`, InvalidJob and nothing more is added.
+    """
+    payload = bulk.template_of(template)
+    key = bulk.Template(unique, "--unique") if unique is not None else None
+    if key is not None and not key.names:
+        raise InvalidJob(f"--unique {printable(unique or '', 80)!r} is the same for every line, and would let one job in: put a {{{{name}}}} into it")
+    new_job(task, "{}", **options)  # what is wrong with an option is wrong with every line
+    uid = bulk.uids(task, template, options["batch"])
+    with _opened(path) as file:
+        table = bulk.Table(file, json_lines=path.endswith((".jsonl", ".ndjson")))
+        for one in (payload, key):
+            if one is not None:
+                one.check(table.columns)
+        tally = _Tally(None if dry_run else session, table, file)
+        if options["batch"] and not dry_run:
+            session.store.add_batch(NewBatch(options["batch"], options["batch"]).checked(), sealed=False)  # there after a call that was cut short
+
+        def made(line: bulk.Line) -> NewJob:
+            """The job of a line; ValueError says what is wrong with it."""
+            if line.wrong:
+                raise bulk.BadLine(line.wrong)
+            for name in payload.names if key is None else payload.names | key.names:
+                if name not in line.values:
+                    raise bulk.BadLine(f"it has no {printable(name, 60)} that is text, a number, true, false or null")
+            return new_job(task, payload.fill(line.values), uid=uid(line), unique=key.fill(line.values) if key else None, **options)
+
+        try:
+            for line in table:
+                try:
+                    tally.take(made(line))
+                except ValueError as error:  # BadLine, or InvalidJob that names a limit
+                    tally.complain(f"line {line.number}: {error}")
+                    if strict:
+                        raise InvalidJob(f"stopped at line {line.number} (--strict): mend it, and the same command adds the rest") from error
+            tally.write()
+            tally.complete = True
+            if options["batch"] and not dry_run:
+                session.store.seal_batch(options["batch"])
+        finally:
+            tally.report(options["batch"], as_json=as_json)
+    if tally.bad:
+        sys.exit(EXIT_TROUBLE)
+
+
+class _Tally:
+    """The chunk that is being filled, what became of those before it, and the bar that shows how far we are."""
+
+    def __init__(self, session: Session | None, table: bulk.Table, file: BinaryIO) -> None:
+        self.store = session.store if session else None  # without one nothing is written
+        self.table = table
+        self.chunk: list[NewJob] = []
+        self.size = 0
+        self.added = self.there = self.taken = self.bad = 0
+        self.complete = False
+        self.bar = None
+        if sys.stderr is not None and sys.stderr.isatty() and stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            self.bar = click.progressbar(length=os.fstat(file.fileno()).st_size, file=sys.stderr, label="Enqueueing" if session else "Checking")
+            self.bar.render_progress()
+
+    def take(self, job: NewJob) -> None:
+        size = len(job.payload)
+        if self.chunk and (len(self.chunk) == CHUNK_ROWS or self.size + size > CHUNK_BYTES):
+            self.write()
+        self.chunk.append(job)
+        self.size += size
+
+    def write(self) -> None:
+        """Add the jobs of the chunk that are not there yet, all or none."""
+        chunk, self.chunk, self.size = self.chunk, [], 0
+        if self.store is None:
+            self.added += len(chunk)
+        else:
+            known = self.store.known([job.uid for job in chunk])
+            fresh = [job for job in chunk if job.uid not in known]
+            uids = self.store.insert(fresh) if fresh else []
+            taken = sum(uid != job.uid for uid, job in zip(uids, fresh, strict=True))
+            self.there += len(known)
+            self.taken += taken
+            self.added += len(fresh) - taken
+        if self.bar is not None:
+            self.bar.update(self.table.position - self.bar.pos)
+
+    def complain(self, text: str) -> None:
+        self.bad += 1
+        click.echo(("\r\x1b[K" if self.bar is not None else "") + printable(text), err=True)
+
+    def report(self, batch: str | None, *, as_json: bool) -> None:
+        if self.bar is not None:
+            self.bar.render_finish()
+        if as_json:
+            print_json({
+                "added": self.added, "already_there": self.there, "unique_taken": self.taken, "bad_lines": self.bad,
+                "batch": batch, "dry_run": self.store is None, "complete": self.complete,
+            })  # fmt: skip
+        said = [f"{self.added:,} would be added" if self.store is None else f"{self.added:,} added"]
+        said += [f"{self.there:,} were there already"] * bool(self.there)
+        said += [f"{self.taken:,} left out, for an unfinished job has their key"] * bool(self.taken)
+        said += [f"{self.bad:,} bad lines" if self.bad != 1 else "1 bad line"] * bool(self.bad)
+        end = "." if self.complete else "; not all lines were read: the same command adds the rest."
+        click.echo(", ".join(said) + end, err=True)
+
+
+def _opened(path: str) -> contextlib.AbstractContextManager[BinaryIO]:
+    """The file to read, or standard input for -; InvalidJob if it cannot be opened."""
+    if path == "-":
+        if sys.stdin is None:
+            raise InvalidJob("the lines cannot be read: standard input is closed")
+        return contextlib.nullcontext(sys.stdin.buffer)
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise InvalidJob(f"cannot read {printable(path, 200)} ({error.strerror})") from error
