@@ -112,6 +112,16 @@ def test_text_of_any_kind_arrives_in_a_long_insert_as_it_was(store):
     assert [job.payload for job in store.jobs(state=None, queue=None, task=None, limit=1000)][::-1] == nasty
 
 
+def test_a_repeat_of_many_rows_asks_for_a_chunk_of_them_at_once(store, monkeypatch):
+    jobs = [new(uid=f"u{number}") for number in range(700)]
+    store.insert(jobs[:650])
+    asked = []
+    execute = store._execute
+    monkeypatch.setattr(store, "_execute", lambda sql, params: asked.append(sql[:6]) or execute(sql, params))
+    assert store.insert(jobs) == [job.uid for job in jobs]
+    assert asked == ["BEGIN" if store.BEGIN == "BEGIN" else "BEGIN ", "INSERT", "SELECT", "INSERT", "SELECT", "INSERT", "COMMIT"]
+
+
 def test_the_uids_that_are_taken_are_known(store):
     store.insert([new(uid="a"), new(uid="b")])
     assert store.known(["a", "x", "b", "A"]) == {"a", "b"}
