@@ -122,10 +122,13 @@ def test_a_repeat_of_many_rows_asks_for_a_chunk_of_them_at_once(store, monkeypat
     assert asked == ["BEGIN" if store.BEGIN == "BEGIN" else "BEGIN ", "INSERT", "SELECT", "INSERT", "SELECT", "INSERT", "COMMIT"]
 
 
-def test_the_uids_that_are_taken_are_known(store):
-    store.insert([new(uid="a"), new(uid="b")])
-    assert store.known(["a", "x", "b", "A"]) == {"a", "b"}
-    assert store.known([]) == set()
+def test_the_uids_that_were_taken_are_told(store):
+    store.insert([new(uid="a"), new(uid="b"), new(uid="d", unique_key="k")])
+    there: set[str] = set()
+    made = store.insert([new(uid="a"), new(uid="x"), new(uid="b"), new(uid="A"), new(uid="y", unique_key="k"), new(uid="d", unique_key="k")], there)
+    assert (made, there) == (["a", "x", "b", "A", "d", "d"], {"a", "b", "d"})
+    store.insert([new(uid="z")], there := set())
+    assert there == set()
 
 
 def test_a_job_comes_back_as_it_was_inserted(store, clock):
