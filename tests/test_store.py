@@ -112,10 +112,23 @@ def test_text_of_any_kind_arrives_in_a_long_insert_as_it_was(store):
     assert [job.payload for job in store.jobs(state=None, queue=None, task=None, limit=1000)][::-1] == nasty
 
 
-def test_the_uids_that_are_taken_are_known(store):
-    store.insert([new(uid="a"), new(uid="b")])
-    assert store.known(["a", "x", "b", "A"]) == {"a", "b"}
-    assert store.known([]) == set()
+def test_a_repeat_of_many_rows_asks_for_a_chunk_of_them_at_once(store, monkeypatch):
+    jobs = [new(uid=f"u{number}") for number in range(700)]
+    store.insert(jobs[:650])
+    asked = []
+    execute = store._execute
+    monkeypatch.setattr(store, "_execute", lambda sql, params: asked.append(sql[:6]) or execute(sql, params))
+    assert store.insert(jobs) == [job.uid for job in jobs]
+    assert asked == ["BEGIN" if store.BEGIN == "BEGIN" else "BEGIN ", "INSERT", "SELECT", "INSERT", "SELECT", "INSERT", "COMMIT"]
+
+
+def test_the_uids_that_were_taken_are_told(store):
+    store.insert([new(uid="a"), new(uid="b"), new(uid="d", unique_key="k")])
+    there: set[str] = set()
+    made = store.insert([new(uid="a"), new(uid="x"), new(uid="b"), new(uid="A"), new(uid="y", unique_key="k"), new(uid="d", unique_key="k")], there)
+    assert (made, there) == (["a", "x", "b", "A", "d", "d"], {"a", "b", "d"})
+    store.insert([new(uid="z")], there := set())
+    assert there == set()
 
 
 def test_a_job_comes_back_as_it_was_inserted(store, clock):

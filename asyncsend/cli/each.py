@@ -102,13 +102,12 @@ class _Tally:
         if self.store is None:
             self.added += len(chunk)
         else:
-            known = self.store.known([job.uid for job in chunk])
-            fresh = [job for job in chunk if job.uid not in known]
-            uids = self.store.insert(fresh) if fresh else []
-            taken = sum(uid != job.uid for uid, job in zip(uids, fresh, strict=True))
-            self.there += len(known)
+            there: set[str] = set()
+            uids = self.store.insert(chunk, there)
+            taken = sum(uid != job.uid for uid, job in zip(uids, chunk, strict=True))
+            self.there += len(there)
             self.taken += taken
-            self.added += len(fresh) - taken
+            self.added += len(chunk) - len(there) - taken
         if self.bar is not None:
             self.bar.update(self.table.position - self.bar.pos)
 

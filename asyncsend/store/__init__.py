@@ -134,11 +134,12 @@ class Store(Protocol):
         """Run one migration, statement by statement; each one may have been applied before."""
 
     # enqueue
-    def insert(self, jobs: Sequence[NewJob]) -> list[str]:
-        """Make the rows, all or none, and commit. The uids in order: of the existing job where a uid or unique key was taken."""
+    def insert(self, jobs: Sequence[NewJob], there: set[str] | None = None) -> list[str]:
+        """
+        Make the rows, all or none, and commit. The uids in order: of the existing job where a uid or unique key was taken.
 
-    def known(self, uids: Sequence[str]) -> set[str]:
-        """Those of these uids that a job has already."""
+        Into `there` go the uids that a job had before (where the answer to a COMMIT was lost, those of this call as well).
+        """
 
     # a run
     def standing(self, scope: str) -> Standing:

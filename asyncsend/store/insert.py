@@ -21,26 +21,29 @@ Rows = Callable[[str, Params], list[tuple[Any, ...]]]
 CHUNK_ROWS, CHUNK_BYTES = 500, 250_000
 
 
-def insert_rows(rows: Rows, jobs: Sequence[NewJob]) -> list[str]:
+def insert_rows(rows: Rows, jobs: Sequence[NewJob], there: set[str] | None = None) -> list[str]:
     """
     The uids of these jobs after as few INSERTs as fit; `rows` executes one statement inside the caller's transaction.
 
-    Where a uid or unique key was taken, the existing job's uid comes back. A plain INSERT, not IGNORE or ON DUPLICATE KEY:
+    Where a uid or unique key was taken, the existing job's uid comes back; taken uids go into `there`. A plain INSERT, not IGNORE or ON DUPLICATE KEY:
     those hide other errors, and burn ids (measured in FAULTS; MySQL manual, "AUTO_INCREMENT Handling in InnoDB").
     """
+    there = set() if there is None else there
     done: set[str] = set()
     for chunk in in_chunks((job for job in jobs if job.unique_key is None), CHUNK_ROWS, CHUNK_BYTES):
         try:
             _insert_chunk(rows, chunk)
             done |= {job.uid for job in chunk}
         except Duplicate:  # the statement wrote nothing
-            done |= known_uids(rows, [job.uid for job in chunk])
-            rest = [job for job in chunk if job.uid not in done]
+            known = _known(rows, [job.uid for job in chunk])
+            there |= known
+            done |= known
+            rest = [job for job in chunk if job.uid not in known]
             with suppress(Duplicate):  # somebody adds the same just now: these go one by one, and each finds out for itself
                 if rest:
                     _insert_chunk(rows, rest)
                     done |= {job.uid for job in rest}
-    return [job.uid if job.uid in done else _insert_one(rows, job) for job in jobs]
+    return [job.uid if job.uid in done else _insert_one(rows, job, there) for job in jobs]
 
 
 def insert_batch(rows: Rows, batch: NewBatch, sealed: bool) -> None:
@@ -52,7 +55,7 @@ def insert_batch(rows: Rows, batch: NewBatch, sealed: bool) -> None:
     )
 
 
-def known_uids(rows: Rows, uids: Sequence[str]) -> set[str]:
+def _known(rows: Rows, uids: Sequence[str]) -> set[str]:
     """Those of these uids that a job has."""
     params = {f"uid{position}": uid for position, uid in enumerate(uids)}
     found = rows(f"SELECT uid FROM asyncsend_jobs WHERE uid IN ({', '.join(f':{name}' for name in params)})", params)
@@ -88,7 +91,7 @@ def _insert_chunk(rows: Rows, chunk: Sequence[NewJob]) -> None:
     rows(f"INSERT INTO asyncsend_jobs ({', '.join(words)}) VALUES {', '.join(row.replace('#', str(position)) for position in range(len(chunk)))}", params)
 
 
-def _insert_one(rows: Rows, job: NewJob) -> str:
+def _insert_one(rows: Rows, job: NewJob, there: set[str]) -> str:
     for _ in range(3):
         try:
             _insert_chunk(rows, [job])
@@ -98,7 +101,9 @@ def _insert_one(rows: Rows, job: NewJob) -> str:
                 "SELECT uid, id FROM asyncsend_jobs WHERE unique_key = :unique_key AND unique_slot = 0 /*as it is now*/", {"unique_key": job.unique_key}
             )
             if found:
-                return str(as_text(found[0][0]) or found[0][1])
+                uid = str(as_text(found[0][0]) or found[0][1])
+                there |= {uid} & {job.uid}
+                return uid
             # the job that held the key finished in this very moment: it is free again
         else:
             return job.uid

@@ -61,19 +61,13 @@ class SqlStore(BatchStatements):
 
     # enqueue
     @resolved
-    def insert(self, jobs: Sequence[NewJob]) -> list[str]:
+    def insert(self, jobs: Sequence[NewJob], there: set[str] | None = None) -> list[str]:
         from asyncsend.store.insert import insert_rows
 
         if len(jobs) == 1:  # one statement is its own transaction
-            return insert_rows(lambda sql, params: self._execute(sql, params)[0], jobs)
+            return insert_rows(lambda sql, params: self._execute(sql, params)[0], jobs, there)
         with self._transaction():
-            return insert_rows(lambda sql, params: self._execute(sql, params)[0], jobs)
-
-    @resolved
-    def known(self, uids: Sequence[str]) -> set[str]:
-        from asyncsend.store.insert import known_uids
-
-        return known_uids(lambda sql, params: self._execute(sql, params)[0], uids) if uids else set()
+            return insert_rows(lambda sql, params: self._execute(sql, params)[0], jobs, there)
 
     # a run
     @resolved
