@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,9 @@ from asyncsend.cli.session import DURATION, Session, pass_session
 from asyncsend.errors import InvalidJob
 from asyncsend.job import printable
 from asyncsend.producer import new_job
+
+if TYPE_CHECKING:
+    from asyncsend.tasks import Tasks
 
 
 @click.command()
@@ -50,9 +54,9 @@ def enqueue(
       asyncsend enqueue email '{"to":"ann@example.com","subject":"Hi","text":"Hello"}' --delay 5m
     """  # noqa: D301
     if queue is None:
-        _learn_queues(session, task)
+        learn_tasks(session, task)
     job = new_job(
-        task, _read(payload), queue=queue, priority=priority, delay=delay, at=session.instant(at) if at else None, expires=expires,
+        task, read_payload(payload), queue=queue, priority=priority, delay=delay, at=session.instant(at) if at else None, expires=expires,
         max_attempts=max_attempts, timeout=timeout, unique=unique, uid=uid, batch=batch,
     )  # fmt: skip
     made = session.store.insert([job])[0]
@@ -61,20 +65,21 @@ def enqueue(
     click.echo(printable(made))
 
 
-def _learn_queues(session: Session, task: str) -> None:
-    """Import the modules of ASYNCSEND_TASKS, if the task could be one of theirs: only they know its queue."""
+def learn_tasks(session: Session, task: str) -> Tasks:
+    """The tasks of this host, after the modules of ASYNCSEND_TASKS were imported if the task could be one of theirs: only they know its queue."""
     from asyncsend.tasks import BUILT_IN, Tasks
 
-    if not session.settings.task_modules or task in BUILT_IN or task.startswith("command."):
-        return
     tasks = Tasks(session.settings)
+    if not session.settings.task_modules or task in BUILT_IN or task.startswith("command."):
+        return tasks
     with contextlib.redirect_stdout(sys.stderr):  # what is printed on stdout is the uid
         tasks.load_modules()
     for module, why in tasks.failed_modules.items():
         click.echo(f"{module} cannot be imported ({why}): if it defines {printable(task, 100)!r}, its own queue is not known here.", err=True)
+    return tasks
 
 
-def _read(payload: str) -> str:
+def read_payload(payload: str) -> str:
     """The text itself, of the file after @, or of standard input for -."""
     try:
         if payload == "-" and sys.stdin is None:

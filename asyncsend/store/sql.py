@@ -21,6 +21,8 @@ from asyncsend.store.connection import (
     statements,
     storable,
 )
+from asyncsend.store.connection import WHILE_OURS as _WHILE_OURS
+from asyncsend.store.schedules import ScheduleStatements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,11 +36,7 @@ _JOB_COLUMNS = (
 )
 
 
-# Asked inside the statement, so that nothing can come between the question and the write: a run that lost the status row writes no job.
-_WHILE_OURS = " AND (:owner IS NULL OR EXISTS (SELECT 1 FROM asyncsend_status WHERE owner = :owner))"
-
-
-class SqlStore(SqlConnection):
+class SqlStore(ScheduleStatements):
     """The shared half of both stores. A subclass connects, executes and names its errors."""
 
     # schema
@@ -74,7 +72,8 @@ class SqlStore(SqlConnection):
             "SELECT NOW(6), (SELECT MAX(version) FROM asyncsend_schema), s.status, s.owner,"
             " CASE WHEN s.owner IS NOT NULL AND s.lease_until > NOW(6) THEN 1 ELSE 0 END, s.generation, s.lock_id, s.host, s.pid,"
             " s.started_at, s.previous_started_at, s.lease_until, s.finished_at, s.stopped, s.lock_held, s.pruned_at,"
-            " EXISTS (SELECT 1 FROM asyncsend_jobs WHERE state = 'running'), (SELECT COUNT(*) FROM asyncsend_pauses)"
+            " EXISTS (SELECT 1 FROM asyncsend_jobs WHERE state = 'running'), (SELECT COUNT(*) FROM asyncsend_pauses),"
+            " EXISTS (SELECT 1 FROM asyncsend_schedules WHERE paused = 0 AND next_at <= NOW(6))"
             f"{self._session_facts()} FROM asyncsend_status s WHERE s.scope = :scope"
         )
         rows = self._rows(sql, scope=scope)
@@ -83,13 +82,13 @@ class SqlStore(SqlConnection):
                 self._write("INSERT INTO asyncsend_status (scope) VALUES (:scope)", scope=scope)
             rows = self._rows(sql, scope=scope)
         row = rows[0]
-        self._assert_session(row[18:])
+        self._assert_session(row[19:])
         times = {position: as_time(row[position]) for position in (0, 9, 10, 11, 12, 15)}
         now = times[0]
         assert now is not None
         return Standing(
             now, row[1], row[2], row[3], bool(row[4]), row[5], row[6], row[7], row[8], times[9], times[10], times[11], times[12],
-            row[13], row[14], times[15], bool(row[16]), row[17],
+            row[13], row[14], times[15], bool(row[16]), row[17], bool(row[18]),
         )  # fmt: skip
 
     @resolved
