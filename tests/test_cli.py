@@ -297,7 +297,7 @@ def test_init_print_is_schema_sql_and_connects_to_nothing(tmp_path):
 
 def test_init_may_be_repeated(tmp_path, url):
     site = Site(tmp_path / "home", url)
-    assert "applied version 1" in call(site, "init").stderr
+    assert "applied version 1, " in call(site, "init").stderr
     assert "nothing to do" in call(site, "init").stderr
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from asyncsend.errors import ConfigurationError, Conflict
 from asyncsend.job import CLAIMED_PAYLOAD, FINISHED, Job, Outcome, Settlement, State
 from asyncsend.store import COUNTED, Depth, RunRow, Settled, Standing
+from asyncsend.store.connection import WHILE_OURS as _WHILE_OURS
 from asyncsend.store.connection import (
     BadRow,
     Duplicate,
-    SqlConnection,
     as_hex,
     as_text,
     as_time,
@@ -21,7 +21,6 @@ from asyncsend.store.connection import (
     statements,
     storable,
 )
-from asyncsend.store.connection import WHILE_OURS as _WHILE_OURS
 from asyncsend.store.schedules import ScheduleStatements
 
 if TYPE_CHECKING:
