@@ -125,9 +125,11 @@ def verdict(
     for reason, why in NEEDS_SOMEBODY.items():
         if waiting.get(reason):
             said.append(f"{waiting[reason]} {'job waits' if waiting[reason] == 1 else 'jobs wait'} ({reason}): {why}.")
-    for schedule in schedules:
-        if schedule.next_at is None and not schedule.paused:
-            said.append(f"Schedule {schedule.name} makes no more jobs ({schedule.reason}): mend it with `asyncsend schedule add --replace`, or remove it.")
+    said += [
+        f"Schedule {one.name} makes no more jobs ({one.reason}): mend it with `asyncsend schedule add --replace`, or remove it."
+        for one in schedules
+        if one.next_at is None and not one.paused
+    ]
     for queue, until in pauses.items():
         said.append(f"Queue {queue} is paused {'until ' + stamp(until, zone) if until else 'until it is resumed'}.")
     return ("attention" if said else "ok"), said

@@ -88,7 +88,7 @@ def list_(session: Session, as_json: bool) -> None:
 @pass_session
 def remove(session: Session, name: str) -> None:
     """Remove the schedule NAME; jobs it has made stay."""
-    _found(session.store.remove_schedule(name), name)
+    session.store.remove_schedule(_find(session, name).name)
     session.note("schedule-remove", [], schedule=name)
     click.echo(f"Schedule {name} is removed.", err=True)
 
@@ -98,7 +98,7 @@ def remove(session: Session, name: str) -> None:
 @pass_session
 def pause(session: Session, name: str) -> None:
     """Make no jobs of NAME until it is resumed; times that pass meanwhile are not made up."""
-    _found(session.store.pause_schedule(name), name)
+    session.store.pause_schedule(_find(session, name).name)
     session.note("schedule-pause", [], schedule=name)
     click.echo(f"Schedule {name} is paused until `asyncsend schedule resume {name}`.", err=True)
 
@@ -108,17 +108,19 @@ def pause(session: Session, name: str) -> None:
 @pass_session
 def resume(session: Session, name: str) -> None:
     """Go on with the next time of NAME."""
-    there = session.store.schedules(name)
-    _found(bool(there), name)
-    next_at = schedules.first(there[0].cron, there[0].tz, session.store.standing(SCOPE).now)
-    _found(session.store.resume_schedule(name, next_at), name)
+    there = _find(session, name)
+    next_at = schedules.first(there.cron, there.tz, session.store.standing(SCOPE).now)
+    session.store.resume_schedule(name, next_at)
     session.note("schedule-resume", [], schedule=name)
-    _say_next(name, there[0].tz, next_at)
+    _say_next(name, there.tz, next_at)
 
 
-def _found(there: bool, name: str) -> None:
-    if not there:
-        raise NotFound(f"there is no schedule {printable(name, 70)!r}: `asyncsend schedule list` shows them")
+def _find(session: Session, name: str) -> Schedule:
+    # Looked for here and not by the database, to whose eyes some names are equal that are not.
+    for there in session.store.schedules():
+        if there.name == name:
+            return there
+    raise NotFound(f"there is no schedule {printable(name, 70)!r}: `asyncsend schedule list` shows them")
 
 
 def _say_next(name: str, tz: str, next_at: datetime | None) -> None:
