@@ -31,6 +31,7 @@ MAX_CRON = 191  # characters
 MAX_PAYLOAD_BYTES = 60_000  # times MOST is what one transaction may hold
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,37}")
 _SECOND = timedelta(seconds=1)
+_BEGINNING = datetime(1970, 1, 2, tzinfo=UTC)  # of what MySQL can hold; SQLite takes any time that somebody writes
 
 
 class Decision(NamedTuple):
@@ -102,9 +103,9 @@ def decide(cron: str, tz: str, catch_up: str, next_at: datetime, now: datetime, 
 
 def _newest(cron: str, tz: str, first: datetime, now: datetime) -> tuple[list[datetime], bool]:
     """The newest MOST times from `first` to `now`, and whether there are others before; looking back twice as far until there are so many."""
-    window = timedelta(hours=1)
+    first, window = max(first, _BEGINNING), timedelta(hours=1)
     while True:
-        start = now - min(window, now - first)
+        start = max(first, now - window)
         found: list[datetime] = []
         for moment in times(cron, tz, start - _SECOND):
             if moment > now:

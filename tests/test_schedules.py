@@ -122,7 +122,8 @@ def test_after_a_long_outage_only_the_newest_thousand_are_made_and_that_is_said(
 
 
 def test_a_next_time_that_somebody_set_to_the_beginning_of_all_time_is_no_trouble():
-    assert schedules.decide("0 2 * * *", PARIS, "one", datetime(1, 1, 1, tzinfo=UTC), at("2026-11-21 10:00"), 300.0).times == [at("2026-11-21 01:00")]
+    for cron, newest in (("0 2 * * *", "2026-11-21 01:00"), ("0 1 29 2 *", "2024-02-29 00:00")):
+        assert schedules.decide(cron, PARIS, "one", datetime(1, 1, 1, tzinfo=UTC), at("2026-11-21 10:00"), 300.0).times == [at(newest)]
 
 
 @pytest.mark.parametrize("catch_up", schedules.CATCH_UP)
@@ -389,6 +390,8 @@ def test_a_schedule_is_added_listed_paused_resumed_and_removed(site):
     assert listed(site)[0]["next"] == []
     assert "is due next at" in said(site, "schedule", "resume", "nightly")
     assert len(listed(site)[0]["next"]) == 3
+    for other in ("night", "nightly ", "NIGHTLY", "nightlÿ"):
+        assert "there is no schedule" in said(site, "schedule", "remove", other, code=2)
     said(site, "schedule", "remove", "nightly")
     assert listed(site) == []
     assert "schedule=nightly" in site.log()
