@@ -397,6 +397,14 @@ def test_a_schedule_is_added_listed_paused_resumed_and_removed(site):
     assert "schedule=nightly" in site.log()
 
 
+def test_tables_of_another_prefix_have_schedules_too(tmp_path, url):
+    site = Site(tmp_path / "home", url, ASYNCSEND_TABLE_PREFIX="shop_")
+    said(site, "init")
+    said(site, "schedule", "add", "nightly", "0 2 * * *", "email")
+    said(site, "run")
+    assert [one["name"] for one in listed(site)] == ["nightly"]
+
+
 def test_the_queue_of_a_schedule_is_the_one_of_its_task(lite):
     lite.tasks(TASKS)
     lite("schedule", "add", "x", "0 2 * * *", "mark")
