@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime, tzinfo
 
     from asyncsend.job import Job
-    from asyncsend.store import Depth, Standing
+    from asyncsend.store import Depth, Schedule, Standing
 
 LEASE_ONLY_MEANS = "only the lease in the database keeps runs apart, and what a killed run leaves waits two minutes"
 LATE_TICKS = 3  # usual intervals without a run after which cron is said to be missing
@@ -101,7 +101,12 @@ NEEDS_SOMEBODY = {
 
 
 def verdict(
-    standing: Standing, depths: Sequence[Depth], pauses: Mapping[str, datetime | None], waiting: Mapping[str, int], zone: tzinfo
+    standing: Standing,
+    depths: Sequence[Depth],
+    pauses: Mapping[str, datetime | None],
+    waiting: Mapping[str, int],
+    zone: tzinfo,
+    schedules: Sequence[Schedule] = (),
 ) -> tuple[str, list[str]]:
     """`ok` or `attention`, and the sentences behind it, the most urgent first; `waiting` counts ready jobs by reason."""
     said: list[str] = []
@@ -120,6 +125,11 @@ def verdict(
     for reason, why in NEEDS_SOMEBODY.items():
         if waiting.get(reason):
             said.append(f"{waiting[reason]} {'job waits' if waiting[reason] == 1 else 'jobs wait'} ({reason}): {why}.")
+    said += [
+        f"Schedule {one.name} makes no more jobs ({one.reason}): mend it with `asyncsend schedule add --replace`, or remove it."
+        for one in schedules
+        if one.next_at is None and not one.paused
+    ]
     for queue, until in pauses.items():
         said.append(f"Queue {queue} is paused {'until ' + stamp(until, zone) if until else 'until it is resumed'}.")
     return ("attention" if said else "ok"), said

@@ -51,6 +51,8 @@ EVENTS = {
     "worker-timeout": ("ERROR", "A job overstayed its timeout; its process group is ended."),
     "orphans-killed": ("WARN", "Processes that jobs had left behind were ended."),
     "module-failed": ("ERROR", "A module of ASYNCSEND_TASKS cannot be imported; its tasks wait."),
+    "schedule-due": ("INFO", "A schedule was due."),
+    "schedule-stopped": ("ERROR", "A schedule cannot be used and makes no more jobs."),
     "pruned": ("INFO", "Old finished jobs were deleted."),
     "prune-failed": ("ERROR", "Old finished jobs cannot be deleted; the table grows."),
     "database-away": ("ERROR", "The database is away; results wait in the journal."),

@@ -84,6 +84,8 @@ def run(
             with minute.stopping_on_signals(), minute.leaving_no_process():
                 try:
                     minute.recover()
+                    if holding.seen.schedules_due:
+                        minute.enqueue_due_schedules()
                     minute.drain(linger=linger)
                     minute.prune()
                 except LeaseLost:
@@ -209,7 +211,15 @@ class _Minute:
                 self._beat()  # if that is because the row is theirs, the journal is not ours to clear
                 break
 
-    # 2 ── claim, execute, settle, until there is no time, no budget or no due job
+    # 2 ── enqueue due schedules
+    def enqueue_due_schedules(self) -> None:
+        from asyncsend import schedules
+
+        made = schedules.enqueue_due(self.store, self.holding, self.log, self._beat)
+        if made:
+            self.report.add("scheduled", made)
+
+    # 3 ── claim, execute, settle, until there is no time, no budget or no due job
     def drain(self, *, linger: bool) -> None:
         size, claimed_at = max(FIRST_BATCH, self.worker_count), self.budget.clock()
         while True:
@@ -231,6 +241,7 @@ class _Minute:
                     if not linger:
                         break
                     self._nap()
+                    self.enqueue_due_schedules()
                     claimed_at = self.budget.clock()
                     continue
             self._collect(SETTLE_SECONDS)
@@ -323,7 +334,7 @@ class _Minute:
             self._note(job, after_crash(job, started=False))
         self.workers.unstarted = []
 
-    # 3 ── deciding is over: writing
+    # 4 ── deciding is over: writing
     def _note(self, job: Job, outcome: Outcome) -> None:
         if not self.unsettled:
             self.unsettled_since = self.budget.clock()
@@ -354,7 +365,7 @@ class _Minute:
             reason=outcome.reason, again_in=outcome.delay if word in ("retried", "snoozed") else None, error=outcome.error,
         )  # fmt: skip
 
-    # 4 ── keep the table small: a slice now and then, never a long DELETE
+    # 5 ── keep the table small: a slice now and then, never a long DELETE
     def prune(self) -> None:
         seen = self.holding.seen
         if self.budget.stop_asked or (seen.pruned_at is not None and (seen.now - seen.pruned_at).total_seconds() < PRUNE_EVERY):
@@ -374,7 +385,7 @@ class _Minute:
         if deleted:
             self.log.event("pruned", jobs=deleted)
 
-    # 5 ── leave: processes first, then the rows that say so
+    # 6 ── leave: processes first, then the rows that say so
     def close(self) -> None:
         self._dismiss()
         self.report.seconds = self.budget.clock() - self.budget.started

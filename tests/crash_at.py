@@ -60,6 +60,9 @@ POINTS = {
     "replayed, not rescued": Point("run", "before", "asyncsend.run:_Minute._rescue"),
     "rescued, the journal not cleared": Point("run", "after", "asyncsend.run:_Minute._rescue"),
     "a statement of a migration is done": Point("run", "after", STATEMENT, "^(CREATE|INSERT|ALTER)"),
+    "a schedule is moved": Point("run", "after", STATEMENT, "^UPDATE asyncsend_schedules"),
+    "a schedule's jobs are made": Point("run", "after", STATEMENT, "^INSERT INTO asyncsend_jobs"),
+    "a schedule is committed": Point("run", "after", "asyncsend.store.schedules:ScheduleStatements.move_schedule"),
     "the command is forked, not yet bound to us": Point("ancestors", "before", "asyncsend.tasks.command:_die_with_parent"),
     **{
         f"{name}{', worker only' if dies == 'worker' else ''}": Point(dies, when, where, matching)

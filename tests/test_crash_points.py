@@ -11,6 +11,9 @@ import pytest
 from parts import Site, eventually
 from stage import crashed, opened
 
+from asyncsend import schema
+from asyncsend.store.connection import statements
+
 # Point, passage, order of the kinds, and what differs from: each job done with one effect, one attempt charged, no crash.
 #   twice: one more effect   crash: charged one   again: an attempt more   held: in doubt, after its effect   unrun: held, and no effect
 TABLE = [
@@ -129,12 +132,13 @@ def test_a_recovery_that_dies_itself_is_made_good_by_the_next(stage, point):
     check(stage, "e1 twice crash")
 
 
-@pytest.mark.parametrize("statement", [1, 5, 6, 7])
+@pytest.mark.parametrize("statement", [1, 5, 7, -1])
 def test_init_killed_between_two_statements_is_finished_by_the_next_init(tmp_path, url, statement):
     site = Site(tmp_path / "home", url)
-    done = crashed(site, "a statement of a migration is done", statement, "init")
+    every = [one for ddl in schema.migrations("sqlite" if url.startswith("sqlite") else "mysql").values() for one in statements(ddl)]
+    done = crashed(site, "a statement of a migration is done", statement % (len(every) + 1), "init")
     assert done.returncode == -9
-    if statement < 7:  # the seventh writes the version
+    if statement > 0:  # the last writes the version
         assert "asyncsend init" in site("run", code=78).stderr
     site("init")
     site.insert("email", '{"to":"ann@example.com","subject":"Hi","text":"Hello"}')

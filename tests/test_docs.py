@@ -1,6 +1,7 @@
 """The README is run: every command of it works as it stands, every setting and promise it names is there."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -112,7 +113,7 @@ def test_the_commands_for_looking_after_it_work_as_they_stand(lite):
     lines = [line for line in SHELL if line.startswith("asyncsend ")]
     assert len(lines) >= 8
     for line in lines:
-        lite(*line.split()[1:])
+        lite(*shlex.split(line)[1:])
 
 
 @pytest.mark.parametrize("name", config.DECLARED)

@@ -5,7 +5,7 @@ import sys
 
 from parts import Site, made_store
 
-HEAVY = ("requests", "urllib3", "email", "smtplib", "asyncio", "flask", "jinja2", "logging", "multiprocessing", "concurrent", "http", "xml", "rich", "importlib.metadata", "uuid")
+HEAVY = ("requests", "urllib3", "email", "smtplib", "asyncio", "flask", "jinja2", "logging", "multiprocessing", "concurrent", "http", "xml", "rich", "importlib.metadata", "uuid", "cronsim", "zoneinfo")
 # uuid comes with click itself; nothing of ours may add to that list.
 ALLOWED = {"uuid"}
 
@@ -37,6 +37,7 @@ def test_an_empty_minute_imports_nothing_heavy(site):
     assert [heavy for heavy in HEAVY if is_in(heavy, loaded) and heavy not in ALLOWED] == []
     assert not {name for name in loaded if name.startswith("asyncsend.tasks")}
     assert "asyncsend.workers" not in loaded
+    assert "asyncsend.schedules" not in loaded
     assert "pymysql" not in loaded or "sqlite3" not in loaded
 
 

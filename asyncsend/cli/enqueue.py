@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from asyncsend.cli.session import DURATION, Session, json_option, pass_session
 from asyncsend.errors import InvalidJob
 from asyncsend.job import NewBatch, printable
 from asyncsend.producer import new_job
+
+if TYPE_CHECKING:
+    from asyncsend.tasks import Tasks
 
 
 @click.command()
@@ -69,7 +72,7 @@ def enqueue(
     if each == payload == "-":
         raise click.UsageError("standard input cannot be both the template and the lines: write one of them to a file")
     if queue is None:
-        _learn_queues(session, task)
+        learn_tasks(session, task)
     options: dict[str, Any] = {
         "queue": queue, "priority": priority, "delay": delay, "at": session.instant(at) if at else None, "expires": expires,
         "max_attempts": max_attempts, "timeout": timeout, "batch": batch,
@@ -77,9 +80,9 @@ def enqueue(
     if each is not None:
         from asyncsend.cli.each import enqueue_each
 
-        enqueue_each(session, task, _read(payload), each, options, unique=unique, strict=strict, dry_run=dry_run, as_json=as_json)
+        enqueue_each(session, task, read_payload(payload), each, options, unique=unique, strict=strict, dry_run=dry_run, as_json=as_json)
         return
-    job = new_job(task, _read(payload), unique=unique, uid=uid, **options)
+    job = new_job(task, read_payload(payload), unique=unique, uid=uid, **options)
     if batch is not None:
         session.store.add_batch(NewBatch(batch, batch).checked(), sealed=True)
     made = session.store.insert([job])[0]
@@ -88,20 +91,21 @@ def enqueue(
     click.echo(printable(made))
 
 
-def _learn_queues(session: Session, task: str) -> None:
-    """Import the modules of ASYNCSEND_TASKS, if the task could be one of theirs: only they know its queue."""
+def learn_tasks(session: Session, task: str) -> Tasks:
+    """The tasks of this host, after the modules of ASYNCSEND_TASKS were imported if the task could be one of theirs: only they know its queue."""
     from asyncsend.tasks import BUILT_IN, Tasks
 
-    if not session.settings.task_modules or task in BUILT_IN or task.startswith("command."):
-        return
     tasks = Tasks(session.settings)
+    if not session.settings.task_modules or task in BUILT_IN or task.startswith("command."):
+        return tasks
     with contextlib.redirect_stdout(sys.stderr):  # what is printed on stdout is the uid
         tasks.load_modules()
     for module, why in tasks.failed_modules.items():
         click.echo(f"{module} cannot be imported ({why}): if it defines {printable(task, 100)!r}, its own queue is not known here.", err=True)
+    return tasks
 
 
-def _read(payload: str) -> str:
+def read_payload(payload: str) -> str:
     """The text itself, of the file after @, or of standard input for -."""
     try:
         if payload == "-" and sys.stdin is None:

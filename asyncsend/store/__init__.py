@@ -45,6 +45,7 @@ class Standing(NamedTuple):
     running_jobs: bool  # rows in state running: a dead run's, if nobody holds the status row
     pauses: int
     open_batches: int
+    schedules_due: bool
 
 
 class BatchRow(NamedTuple):
@@ -91,6 +92,29 @@ class RunRow(NamedTuple):
     finished_at: datetime | None
     stopped: str | None
     counts: dict[str, int]
+
+
+class Schedule(NamedTuple):
+    """What recurs: a cron expression in a zone, the job it makes, and where it stands."""
+
+    name: str
+    cron: str
+    tz: str
+    task: str
+    payload: str
+    queue: str = "default"
+    priority: int = 0
+    catch_up: str = "one"  # one | all | none
+    paused: bool = False
+    next_at: datetime | None = None  # None: makes nothing more, and `reason` says why
+    last_at: datetime | None = None  # the newest due time that became a job
+    created_at: datetime | None = None
+    reason: str | None = None
+
+    @property
+    def definition(self) -> tuple[str | int, ...]:
+        """What a person said it to be."""
+        return (self.cron, self.tz, self.task, self.payload, self.queue, self.priority, self.catch_up)
 
 
 class Depth(NamedTuple):
@@ -162,6 +186,18 @@ class Store(Protocol):
 
     def close_dead_runs(self, scope: str, generation: int) -> int:
         """Close earlier rows that nobody closed, as `died`; how many."""
+
+    def due_schedules(self, limit: int) -> list[tuple[datetime, Schedule]]:
+        """At most `limit` schedules whose next time has come, each with the database's now."""
+
+    def move_schedule(
+        self, schedule: Schedule, jobs: Sequence[NewJob], *, next_at: datetime | None, last_at: datetime | None, reason: str | None, owner: str | None = None
+    ) -> bool:
+        """
+        Make these jobs and move the schedule on, in one transaction; a job whose uid is there is not made again.
+
+        False, and nothing is written, if it is not due any more, was paused or changed, or the status row is no longer `owner`'s.
+        """
 
     def pauses(self) -> dict[str, datetime | None]:
         """The paused queues and until when; None is until resumed. Pauses whose time is over are not among them."""
@@ -263,6 +299,21 @@ class Store(Protocol):
 
     def resume(self, queue: str) -> bool:
         """Claim from it again; False if it was not paused."""
+
+    def add_schedule(self, schedule: Schedule, *, replace: bool = False) -> bool:
+        """Make the row; False if exactly this one is there. Conflict if another has the name, unless it may be replaced."""
+
+    def schedules(self, name: str | None = None) -> list[Schedule]:
+        """All of them by name, or the one of this name."""
+
+    def remove_schedule(self, name: str) -> bool:
+        """Delete it; the jobs it made stay. False if there is none."""
+
+    def pause_schedule(self, name: str) -> bool:
+        """Make no jobs of it until it is resumed; False if there is none."""
+
+    def resume_schedule(self, name: str, next_at: datetime) -> bool:
+        """Go on with this time; False if there is none."""
 
     def runs(self, limit: int) -> list[RunRow]:
         """The history, newest first."""

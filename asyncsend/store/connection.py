@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 Params = dict[str, Any]
 
+# Asked inside the statement, so that nothing can come between the question and the write: a run that lost the status row writes nothing.
+WHILE_OURS = " AND (:owner IS NULL OR EXISTS (SELECT 1 FROM asyncsend_status WHERE owner = :owner))"
+
 
 class ConnectionLost(Exception):
     """The statement's fate is unknown; the connection is gone. Never leaves the store."""
@@ -118,7 +121,7 @@ class SqlConnection:
 def bind(sql: str, params: Params, prefix: str) -> str:
     """The statement with the table prefix and the lists of ids written in; lists hold whole numbers only."""
     if prefix != "asyncsend_":
-        sql = re.sub(r"\basyncsend_(?=jobs|status|runs|pauses|batches|schema)", prefix, sql)
+        sql = re.sub(r"\basyncsend_(?=jobs|status|runs|pauses|batches|schedules|schema)", prefix, sql)
     for name, value in params.items():
         if isinstance(value, list):
             sql = sql.replace(f":{name}", "(" + ",".join(str(int(one)) for one in value) + ")")

@@ -10,6 +10,7 @@ from asyncsend.errors import ConfigurationError, Conflict
 from asyncsend.job import CLAIMED_PAYLOAD, FINISHED, Job, Outcome, Settlement, State
 from asyncsend.store import COUNTED, Depth, RunRow, Settled, Standing
 from asyncsend.store.batches import BatchStatements
+from asyncsend.store.connection import WHILE_OURS as _WHILE_OURS
 from asyncsend.store.connection import (
     AlreadyThere,
     BadRow,
@@ -22,6 +23,7 @@ from asyncsend.store.connection import (
     statements,
     storable,
 )
+from asyncsend.store.schedules import ScheduleStatements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,11 +37,7 @@ _JOB_COLUMNS = (
 )
 
 
-# Asked inside the statement, so that nothing can come between the question and the write: a run that lost the status row writes no job.
-_WHILE_OURS = " AND (:owner IS NULL OR EXISTS (SELECT 1 FROM asyncsend_status WHERE owner = :owner))"
-
-
-class SqlStore(BatchStatements):
+class SqlStore(BatchStatements, ScheduleStatements):
     """The shared half of both stores. A subclass connects, executes and names its errors."""
 
     # schema
@@ -77,7 +75,8 @@ class SqlStore(BatchStatements):
             " CASE WHEN s.owner IS NOT NULL AND s.lease_until > NOW(6) THEN 1 ELSE 0 END, s.generation, s.lock_id, s.host, s.pid,"
             " s.started_at, s.previous_started_at, s.lease_until, s.finished_at, s.stopped, s.lock_held, s.pruned_at,"
             " EXISTS (SELECT 1 FROM asyncsend_jobs WHERE state = 'running'), (SELECT COUNT(*) FROM asyncsend_pauses),"
-            " (SELECT COUNT(*) FROM asyncsend_batches WHERE finished_at IS NULL)"
+            " (SELECT COUNT(*) FROM asyncsend_batches WHERE finished_at IS NULL),"
+            " EXISTS (SELECT 1 FROM asyncsend_schedules WHERE paused = 0 AND next_at <= NOW(6))"
             f"{self._session_facts()} FROM asyncsend_status s WHERE s.scope = :scope"
         )
         rows = self._rows(sql, scope=scope)
@@ -86,13 +85,13 @@ class SqlStore(BatchStatements):
                 self._write("INSERT INTO asyncsend_status (scope) VALUES (:scope)", scope=scope)
             rows = self._rows(sql, scope=scope)
         row = rows[0]
-        self._assert_session(row[19:])
+        self._assert_session(row[20:])
         times = {position: as_time(row[position]) for position in (0, 9, 10, 11, 12, 15)}
         now = times[0]
         assert now is not None
         return Standing(
             now, row[1], row[2], row[3], bool(row[4]), row[5], row[6], row[7], row[8], times[9], times[10], times[11], times[12],
-            row[13], row[14], times[15], bool(row[16]), row[17], row[18],
+            row[13], row[14], times[15], bool(row[16]), row[17], row[18], bool(row[19]),
         )  # fmt: skip
 
     @resolved
