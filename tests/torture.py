@@ -47,9 +47,10 @@ TASKS = """
 import os, random, socket, time
 from asyncsend import task, Backoff, Retry
 pipe = os.open(os.path.join(os.path.dirname(__file__), "pipe"), os.O_WRONLY)
+born = time.monotonic()  # a pid comes round again after some ten thousand processes
 
 def say(word, key):
-    os.write(pipe, f"{word} {key} {os.getpid()} {time.monotonic()}\\n".encode())
+    os.write(pipe, f"{word} {key} {os.getpid()}@{born} {time.monotonic()}\\n".encode())
 
 class Witnessed(socket.socket):
     # A sink knows a connection only; with this it is known whose that was.
@@ -325,9 +326,9 @@ class Lane:
             time.sleep(0.002)
         self.figures.recoveries.append(round(time.monotonic() - began, 4))
 
-    def work(self, run: subprocess.Popen, most: int = 10) -> None:
+    def work(self, run: subprocess.Popen, most: int = 10, least: int = 0) -> None:
         """Let it have some effects, and then a bit."""
-        target, limit = self.progress() + self.chance.randrange(most), time.monotonic() + 30
+        target, limit = self.progress() + self.chance.randrange(least, most), time.monotonic() + 30
         while self.progress() < target and run.poll() is None and time.monotonic() < limit:
             time.sleep(0.0005)
         time.sleep(self.chance.random() * 0.02)  # longer than any job takes: else most kills would follow close on an effect
@@ -376,7 +377,7 @@ class Lane:
         """Some workers, one after the other, each once it may be at work; then their run."""
         run = self.start()
         for _ in range(self.chance.randrange(1, 6)):
-            self.work(run, 5)
+            self.work(run, 5, least=1)  # one that never came up bears no name that a sink could know
             for pid in self.workers_of(run)[:1]:
                 self._signal(pid, signal.SIGKILL)
                 self.history.deaths.append(Death("kill-worker", time.monotonic(), 1, processes=frozenset({str(pid)})))
@@ -578,6 +579,7 @@ class Lane:
             history.effects.append(Event(re.search(rb"Message-ID: <([^@>]+)@", message[2])[1].decode(), self._whose(port, at), at))
         for request in self.http.requests:
             history.effects.append(Event(request.headers["Idempotency-Key"], self._whose(request.port, request.at), request.at))
+        history.deaths = [death._replace(processes=self._who(death)) for death in history.deaths]
         history.rows = {row[0]: Row(*row[1:]) for row in self.store._rows("SELECT uid, state, attempts, crashes, reason, id FROM asyncsend_jobs")}
         self._read_logs()
         figures.verdict = check(history)
@@ -593,6 +595,16 @@ class Lane:
         if strange:
             print(f"left over: {strange}", file=sys.stderr)
         return figures
+
+    def _who(self, death: Death) -> frozenset[str]:
+        """The names of the workers that had these pids when they died or froze."""
+        names = {event.process for event in (*self.history.starts, *self.history.effects) if "@" in event.process}
+        found = set()
+        for pid in death.processes:
+            born = [float(name.partition("@")[2]) for name in names if name.startswith(f"{pid}@")]
+            alive = [moment for moment in born if moment <= death.at]
+            found.add(f"{pid}@{max(alive)}" if alive else pid)
+        return frozenset(found)
 
     def _whose(self, port: int, at: float) -> str:
         """The worker that had this connection then; where it works without the module that says so, the connection itself."""
