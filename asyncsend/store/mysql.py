@@ -28,11 +28,12 @@ MISSING = {1146, 1054, 1051}
 # After so many seconds of silence the server ends our session. The status row's lease is no longer than that, and while its holder
 # is frozen or cut off in the middle of a transaction, the locks of that keep everybody else from taking over; the default is 8 hours.
 SILENCE = 120
+# (MySQL 9 takes no DECIMAL for wait_timeout, and LEAST makes one.)
 # Everything the statements rely on, in one SET; `standing` reads it back.
 SESSION = (
     "SET SESSION time_zone = '+00:00',"
     " sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO',"
-    f" innodb_lock_wait_timeout = 5, lock_wait_timeout = 5, wait_timeout = LEAST(@@wait_timeout, {SILENCE}), autocommit = 1"
+    f" innodb_lock_wait_timeout = 5, lock_wait_timeout = 5, wait_timeout = CAST(LEAST(@@wait_timeout, {SILENCE}) AS UNSIGNED), autocommit = 1"
 )
 # Where PHP and the C client look for the socket when the host is "localhost"; PyMySQL alone never would (PyMySQL#1021).
 SOCKETS = (
