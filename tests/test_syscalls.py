@@ -6,7 +6,7 @@ from parts import missing
 from stage import opened
 
 
-@pytest.mark.parametrize(("database", "every"), [("sqlite", 24), ("mysql", 24)])
+@pytest.mark.parametrize(("database", "every"), [("sqlite", 24), ("mysql", 14)])
 def test_a_run_killed_at_any_system_call_loses_nothing_and_repeats_at_most_what_was_in_flight(tmp_path, request, database, every):
     if reason := syscalls.why_not():
         missing("strace", reason)
