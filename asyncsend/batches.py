@@ -11,15 +11,14 @@ run dies. What is left is counted from the jobs, so it is right after any kill.
 from __future__ import annotations
 
 import json
-import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncsend import producer
 from asyncsend.errors import Conflict, InvalidJob
-from asyncsend.job import NewBatch, State, printable
+from asyncsend.job import FINISHED, NewBatch, printable
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 Follower = tuple[str, Mapping[str, Any]] | None  # task and payload
 SLICE = 500  # jobs cancelled at once
-FINISHED = (State.DONE, State.DEAD, State.CANCELLED)
+PAGE = 100  # open batches read at once
 
 
 class Batch:
@@ -46,10 +45,10 @@ class Batch:
         """As `asyncsend.enqueue`, with the job in this batch."""
         return producer.enqueue(task, payload, connection=self.connection, batch=self.uid, **options)
 
-    def enqueue_many(self, task: str, payloads: Iterable[Mapping[str, Any] | str], **options: Any) -> list[str]:
-        """As `asyncsend.enqueue_many`, with the jobs in this batch."""
-        uids: list[str] = producer.enqueue_many(task, payloads, connection=self.connection, batch=self.uid, **options)
-        return uids
+    def enqueue_many(self, task: str, payloads: Iterable[Mapping[str, Any] | str], **options: Any) -> list[str] | int:
+        """As `asyncsend.enqueue_many`, with the jobs in this batch: their uids, or with `count=True` their number."""
+        made: list[str] | int = producer.enqueue_many(task, payloads, connection=self.connection, batch=self.uid, **options)
+        return made
 
 
 @contextmanager
@@ -66,12 +65,11 @@ def batch(
     """
     new = NewBatch(uid or uuid.uuid4().hex, name, allow_failures, *(_as_json(one) for one in (then, catch, finally_))).checked()
     if connection is not None:
-        from asyncsend import config
         from asyncsend.store.foreign import asked_through
         from asyncsend.store.insert import insert_batch
 
         # Sealed from the start: nobody sees it before your COMMIT, and with it come its jobs.
-        insert_batch(asked_through(connection, os.environ.get("ASYNCSEND_TABLE_PREFIX") or config.load(os.environ).table_prefix)[0], new, sealed=True)
+        insert_batch(asked_through(connection, producer.table_prefix())[0], new, sealed=True)
         yield Batch(new.uid, name, connection)
         return
     store = producer.own_store()
@@ -92,36 +90,50 @@ def cancel(store: Store, uid: str) -> int:
     return _cancel_rest(store, uid)
 
 
-def _cancel_rest(store: Store, uid: str) -> int:
+def _cancel_rest(store: Store, uid: str, owner: str | None = None, beat: Callable[[], None] = lambda: None) -> int:
     cancelled = 0
-    while some := store.cancel_some_of_batch(uid, SLICE):
+    while some := store.cancel_some_of_batch(uid, SLICE, owner):
         cancelled += some
+        beat()
     return cancelled
 
 
-def look_after(store: Store, log: Log, owner: str) -> int:
-    """The run's step: note progress, first failures and ends of the open batches, and add what follows; how many jobs that were."""
+def look_after(store: Store, owner: str, log: Log, beat: Callable[[], None]) -> int:
+    """
+    The run's step: note progress, first failures and ends of the open batches, and add what follows; how many jobs that were.
+
+    `beat` raises LeaseLost once the status row is somebody else's; every write asks for itself, too.
+    """
+    added, after = 0, ""
+    while page := store.open_batches(after, PAGE):
+        for one in page:
+            beat()
+            added += _look_after(store, owner, log, beat, one)
+        after = page[-1].uid
+    return added
+
+
+def _look_after(store: Store, owner: str, log: Log, beat: Callable[[], None], one: OpenBatch) -> int:
     added = 0
-    for one in store.open_batches():
-        if one.has_dead and not one.caught:
-            followers, trouble = _followers(one, "catch")
-            if store.catch_batch(one.uid, followers, trouble, owner):
-                added += len(followers)
-                log.event("batch-caught", batch=one.uid, added=len(followers), error=trouble)
-            if not one.allow_failures:
-                store.cancel_batch(one.uid)
-        if one.cancelled or (one.has_dead and not one.allow_failures):
-            _cancel_rest(store, one.uid)
-        if one.has_left:
-            total, left = store.batch_counts(one.uid)
-            if finished := total - left + one.pruned:
-                store.note_progress(one.uid, min(99, 100 * finished // (total + one.pruned)))
-            continue
-        through = not one.cancelled and (one.allow_failures or not one.has_dead)
-        followers, trouble = _followers(one, *(("then", "finally") if through else ("finally",)))
-        if store.finish_batch(one.uid, followers, trouble, owner):
+    stopped = one.cancelled or (one.has_dead and not one.allow_failures)
+    if one.has_dead and not one.caught:
+        followers, trouble = _followers(one, "catch")
+        if store.catch_batch(one.uid, followers, trouble, owner):
             added += len(followers)
-            log.event("batch-finished", batch=one.uid, added=len(followers), error=trouble)
+            log.event("batch-caught", batch=one.uid, added=len(followers), error=trouble)
+    if stopped:
+        store.cancel_batch(one.uid, owner)
+        _cancel_rest(store, one.uid, owner, beat)
+    if one.has_left:
+        total, left = store.batch_counts(one.uid)
+        if finished := total - left + one.pruned:
+            store.note_progress(one.uid, min(99, 100 * finished // (total + one.pruned)), owner)
+        if left:
+            return added
+    followers, trouble = _followers(one, *(("finally",) if stopped else ("then", "finally")))
+    if store.finish_batch(one.uid, followers, trouble, owner):
+        added += len(followers)
+        log.event("batch-finished", batch=one.uid, added=len(followers), error=trouble)
     return added
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 from asyncsend.errors import InvalidJob
-from asyncsend.job import MAX_PAYLOAD_BYTES, members_of, printable
+from asyncsend.job import MAX_PAYLOAD_BYTES, members_of, no_constant, printable
 
 Values = Mapping[str, str]
 
@@ -253,7 +253,7 @@ def _no_utf8(raw: bytes) -> str | None:
 def _members(text: str) -> dict[str, str]:
     """The members of a JSON object as text: numbers as they are written, null as nothing. ValueError says what is no text."""
     try:
-        found = json.loads(text, parse_int=str, parse_float=str, parse_constant=_no_constant)
+        found = json.loads(text, parse_int=str, parse_float=str, parse_constant=no_constant)
         text.encode("utf-8")
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
@@ -265,10 +265,6 @@ def _members(text: str) -> dict[str, str]:
         raise ValueError('it is no JSON object: {"member": value}')  # noqa: TRY004 - one kind of error for all of it
     words = {None: "", True: "true", False: "false"}
     return {name.strip(): value if isinstance(value, str) else words[value] for name, value in found.items() if not isinstance(value, dict | list)}
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 # ── from line to uid ─────────────────────────────────────────────────────────────────────────────────────────────────

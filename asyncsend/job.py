@@ -233,7 +233,7 @@ class NewBatch(NamedTuple):
     def checked(self) -> NewBatch:
         """This batch, unchanged. InvalidJob names the member and its limit."""
         # Its followers' uids are made of it: <uid>:finally must fit, too.
-        _matches("uid", self.uid, _BATCH, "letters, digits, _ . : @ -, at most 55")
+        _matches("batch", self.uid, _BATCH, "letters, digits, _ . : @ -, at most 55")
         if len(_utf8("name", self.name)) > MAX_UNIQUE_KEY_BYTES:
             raise InvalidJob(f"the name of a batch must be text of at most {MAX_UNIQUE_KEY_BYTES} bytes")
         return self
@@ -246,7 +246,7 @@ def members_of(text: str) -> dict[str, Any]:
     import json
 
     try:
-        members = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        members = json.loads(text, parse_constant=no_constant, parse_float=_finite)
         # Half a surrogate pair is JSON, but no text: it could be stored nowhere and sent to nobody.
         if not text.isascii() or "\\ud" in text.lower():
             json.dumps(members, ensure_ascii=False).encode("utf-8")
@@ -268,7 +268,8 @@ def _finite(digits: str) -> float:
     return number
 
 
-def _no_constant(name: str) -> Any:
+def no_constant(name: str) -> Any:
+    """For json's parse_constant: NaN and Infinity are refused by a ValueError."""
     raise ValueError(f"{name} is not JSON")
 
 

@@ -332,13 +332,18 @@ _own = _Own()
 _inherited: list[Store] = []  # of the process we were forked from: never closed here, for its server would hear it
 
 
+def table_prefix() -> str:
+    """What the names of the tables start with, for whoever writes through the app's own connection."""
+    return os.environ.get("ASYNCSEND_TABLE_PREFIX") or config.load(os.environ).table_prefix
+
+
 def _inserter(connection: Any) -> Callable[[list[NewJob]], list[str]]:
     """What makes the rows, through the caller's connection or one of ours."""
     if connection is None:
         return lambda jobs: own_store().insert(jobs)
     from asyncsend.store.foreign import insert_through
 
-    prefix = os.environ.get("ASYNCSEND_TABLE_PREFIX") or config.load(os.environ).table_prefix
+    prefix = table_prefix()
     return lambda jobs: insert_through(connection, jobs, prefix)
 
 

@@ -286,7 +286,7 @@ class _Minute:
             return 0
         from asyncsend.batches import look_after
 
-        return look_after(self.store, self.log, self.holding.owner)
+        return look_after(self.store, self.holding.owner, self.log, self._beat)
 
     def _hand(self, jobs: list[Job]) -> None:
         """To the workers with them; what may not be executed at all gets its outcome here."""

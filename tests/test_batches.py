@@ -5,7 +5,7 @@ import random
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from parts import eventually, made_store
+from parts import eventually
 
 from asyncsend import batch, batches, enqueue, producer
 from asyncsend.errors import Conflict, InvalidJob
@@ -237,12 +237,42 @@ def test_progress_is_what_is_through_and_never_less_than_was_shown(given, percen
     assert found.per_hour == (None if per_hour is None else pytest.approx(per_hour))
 
 
-def test_an_empty_minute_asks_nothing_about_batches(tmp_path):
-    store = made_store(f"sqlite:///{tmp_path}/x.sqlite3")
-    assert store.standing("default").open_batches == 0
+def test_an_empty_minute_asks_nothing_about_batches_that_are_finished_or_still_being_made(store):
     store.add_batch(NewBatch("b", "b"), sealed=False)
-    assert store.standing("default").open_batches == 1
-    store.close()
+    assert not store.standing("default").open_batches
+    store.seal_batch("b")
+    assert store.standing("default").open_batches
+    store.finish_batch("b", [], None, owner_of(store))
+    assert not store.standing("default").open_batches
+
+
+def owner_of(store, owner="a" * 32) -> str:
+    assert store.take("default", store.standing("default"), owner, "lock", "host", 1, 120)
+    return owner
+
+
+def test_a_run_that_lost_the_status_row_changes_nothing_of_a_batch(store, log):
+    lost, present = owner_of(store, "a" * 32), owner_of(store, "b" * 32)
+    follower = '{"task":"mark"}'
+    store.add_batch(NewBatch("b", "b", False, follower, follower, follower), sealed=True)
+    store.insert([producer.new_job("mark", {}, batch="b") for _ in range(3)])
+    store._write("UPDATE asyncsend_jobs SET state = 'dead', unique_slot = NULL, finished_at = NOW(6) WHERE id = (SELECT id FROM (SELECT MIN(id) AS id FROM asyncsend_jobs) x)")
+    before = store.batch("b")._replace(now=BORN)
+    assert batches.look_after(store, lost, log, lambda: None) == 0
+    assert store.batch("b")._replace(now=BORN) == before
+    assert batches.look_after(store, present, log, lambda: None) == 2
+    assert store.batch("b").counts == COUNTS | {"dead": 1, "cancelled": 2}
+    assert store.batch("b").finished_at is not None
+
+
+def test_no_batch_is_overlooked_however_many_are_open(store, log, monkeypatch):
+    monkeypatch.setattr(batches, "PAGE", 3)
+    owner = owner_of(store)
+    for number in range(10):
+        store.add_batch(NewBatch(f"b{number}", "b", then_job='{"task":"mark"}'), sealed=True)
+    store.insert([producer.new_job("mark", {}, batch=f"b{number}") for number in range(9)])
+    assert batches.look_after(store, owner, log, lambda: None) == 1
+    assert store.batch("b9").finished_at is not None
 
 
 def test_enqueue_takes_a_batch_or_its_uid(shop):

@@ -139,5 +139,5 @@ def _opened(path: str) -> contextlib.AbstractContextManager[BinaryIO]:
         return contextlib.nullcontext(sys.stdin.buffer)
     try:
         return open(path, "rb")
-    except OSError as error:
-        raise InvalidJob(f"cannot read {printable(path, 200)} ({error.strerror})") from error
+    except (OSError, ValueError) as error:  # ValueError: no file has a NUL in its name
+        raise InvalidJob(f"cannot read {printable(path, 200)} ({getattr(error, 'strerror', error)})") from error

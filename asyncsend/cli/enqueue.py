@@ -115,8 +115,8 @@ def read_payload(payload: str) -> str:
         if payload.startswith("@"):
             with open(payload[1:], "rb") as file:
                 return file.read().decode("utf-8")
-    except OSError as error:
-        raise InvalidJob(f"cannot read {payload[1:]} ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise InvalidJob(f"the payload is not UTF-8 at byte {error.start}: convert it with `iconv -f latin1 -t utf-8`") from error
+    except (OSError, ValueError) as error:  # ValueError: no file has a NUL in its name
+        raise InvalidJob(f"cannot read {payload[1:]} ({getattr(error, 'strerror', error)})") from error
     return payload

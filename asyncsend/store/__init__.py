@@ -44,7 +44,7 @@ class Standing(NamedTuple):
     pruned_at: datetime | None
     running_jobs: bool  # rows in state running: a dead run's, if nobody holds the status row
     pauses: int
-    open_batches: int
+    open_batches: bool  # sealed, and not finished: something may follow
     schedules_due: bool
 
 
@@ -245,13 +245,13 @@ class Store(Protocol):
     def batch(self, ref: str) -> BatchRow | None:
         """The batch with this uid, else the newest of this name."""
 
-    def open_batches(self, limit: int = 200) -> list[OpenBatch]:
-        """What a run has to look after."""
+    def open_batches(self, after: str, limit: int) -> list[OpenBatch]:
+        """What a run has to look after, by uid, from the one after `after`."""
 
     def batch_counts(self, uid: str) -> tuple[int, int]:
         """Jobs of this batch that are in the table, and how many of them are not finished."""
 
-    def note_progress(self, uid: str, percent: int) -> None:
+    def note_progress(self, uid: str, percent: int, owner: str) -> None:
         """Remember the percentage, if it is the highest so far, and when that was done first."""
 
     def catch_batch(self, uid: str, followers: Sequence[NewJob], reason: str | None, owner: str) -> bool:
@@ -260,11 +260,11 @@ class Store(Protocol):
     def finish_batch(self, uid: str, followers: Sequence[NewJob], reason: str | None, owner: str) -> bool:
         """Note the end and add what follows, in one transaction; False if that was done before."""
 
-    def cancel_batch(self, uid: str) -> bool:
-        """Nothing of it is started any more; False if it was finished or cancelled before."""
+    def cancel_batch(self, uid: str, owner: str | None = None) -> bool:
+        """Nothing of it is started any more; False if it was finished or cancelled before. With `owner`, only while that owner holds a status row."""
 
-    def cancel_some_of_batch(self, uid: str, limit: int) -> int:
-        """Cancel so many of its waiting jobs; how many there were."""
+    def cancel_some_of_batch(self, uid: str, limit: int, owner: str | None = None) -> int:
+        """Cancel so many of its waiting jobs, with `owner` as above; how many there were."""
 
     # people
     def find(self, ref: str) -> Job | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncsend.job import State
 from asyncsend.store import BatchRow, OpenBatch
-from asyncsend.store.connection import Duplicate, SqlConnection, as_text, as_time, resolved
+from asyncsend.store.connection import WHILE_OURS, Duplicate, SqlConnection, as_text, as_time, resolved
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +57,7 @@ class BatchStatements(SqlConnection):
         return BatchRow(str(as_text(row[0])), row[1], bool(row[2]), created, sealed, started, caught, cancelled, finished, row[9], counts, as_text(row[13]), now)
 
     @resolved
-    def open_batches(self, limit: int = 200) -> list[OpenBatch]:
+    def open_batches(self, after: str, limit: int) -> list[OpenBatch]:
         # Only sealed ones: until then the producer's transaction may hold the row, and a run must not wait for it. No lock is
         # taken here: the UPDATE that follows goes by key, so that no producer's INSERT ever meets it.
         rows = self._rows(
@@ -65,9 +65,9 @@ class BatchStatements(SqlConnection):
             " EXISTS (SELECT 1 FROM asyncsend_jobs j WHERE j.batch_id = b.uid AND j.unique_slot = 0),"
             " EXISTS (SELECT 1 FROM asyncsend_jobs j WHERE j.batch_id = b.uid AND j.unique_slot IS NULL AND j.state = 'dead'),"
             " b.pruned_done + b.pruned_dead + b.pruned_cancelled"
-            " FROM asyncsend_batches b WHERE b.finished_at IS NULL AND b.sealed_at IS NOT NULL ORDER BY b.created_at LIMIT :limit",
-            limit=limit,
-        )
+            " FROM asyncsend_batches b WHERE b.finished_at IS NULL AND b.sealed_at IS NOT NULL AND b.uid > :after ORDER BY b.uid LIMIT :limit",
+            after=after, limit=limit,
+        )  # fmt: skip
         return [
             OpenBatch(str(as_text(row[0])), bool(row[1]), as_text(row[2]), as_text(row[3]), as_text(row[4]), row[5] is not None, row[6] is not None, bool(row[7]), bool(row[8]), row[9])
             for row in rows
@@ -80,18 +80,19 @@ class BatchStatements(SqlConnection):
         return int(total), int(self._rows("SELECT COUNT(*) FROM asyncsend_jobs WHERE batch_id = :uid AND unique_slot = 0", uid=uid)[0][0])
 
     @resolved
-    def note_progress(self, uid: str, percent: int) -> None:
+    def note_progress(self, uid: str, percent: int, owner: str) -> None:
         self._write(
             "UPDATE asyncsend_batches SET started_at = COALESCE(started_at, NOW(6)), progress = CASE WHEN progress < :percent THEN :percent ELSE progress END"
-            " WHERE uid = :uid AND finished_at IS NULL AND (progress < :percent OR started_at IS NULL)",
-            uid=uid, percent=percent,
+            " WHERE uid = :uid AND finished_at IS NULL AND (progress < :percent OR started_at IS NULL)"
+            f"{WHILE_OURS}",
+            uid=uid, percent=percent, owner=owner,
         )  # fmt: skip
 
     @resolved
     def catch_batch(self, uid: str, followers: Sequence[NewJob], reason: str | None, owner: str) -> bool:
         return self._follow(
             "UPDATE asyncsend_batches SET caught_at = NOW(6), reason = COALESCE(:reason, reason) WHERE uid = :uid AND caught_at IS NULL"
-            " AND EXISTS (SELECT 1 FROM asyncsend_status WHERE owner = :owner)",
+            f"{WHILE_OURS}",
             uid, followers, reason, owner,
         )  # fmt: skip
 
@@ -99,7 +100,7 @@ class BatchStatements(SqlConnection):
     def finish_batch(self, uid: str, followers: Sequence[NewJob], reason: str | None, owner: str) -> bool:
         return self._follow(
             "UPDATE asyncsend_batches SET finished_at = NOW(6), progress = 100, reason = COALESCE(:reason, reason) WHERE uid = :uid AND finished_at IS NULL"
-            " AND EXISTS (SELECT 1 FROM asyncsend_status WHERE owner = :owner)",
+            f"{WHILE_OURS}",
             uid, followers, reason, owner,
         )  # fmt: skip
 
@@ -121,11 +122,17 @@ class BatchStatements(SqlConnection):
             self._write("DELETE FROM asyncsend_batches WHERE uid = :uid", uid=as_text(uid))
 
     @resolved
-    def cancel_batch(self, uid: str) -> bool:
-        return self._write("UPDATE asyncsend_batches SET cancelled_at = NOW(6) WHERE uid = :uid AND cancelled_at IS NULL AND finished_at IS NULL", uid=uid) == 1
+    def cancel_batch(self, uid: str, owner: str | None = None) -> bool:
+        return (
+            self._write(
+                f"UPDATE asyncsend_batches SET cancelled_at = NOW(6) WHERE uid = :uid AND cancelled_at IS NULL AND finished_at IS NULL{WHILE_OURS}",
+                uid=uid, owner=owner,
+            )
+            == 1
+        )  # fmt: skip
 
     @resolved
-    def cancel_some_of_batch(self, uid: str, limit: int) -> int:
+    def cancel_some_of_batch(self, uid: str, limit: int, owner: str | None = None) -> int:
         ids = [
             row[0]
             for row in self._rows(
@@ -136,6 +143,6 @@ class BatchStatements(SqlConnection):
             return 0
         return self._write(
             "UPDATE asyncsend_jobs /*by key*/ SET state = 'cancelled', finished_at = NOW(6), unique_slot = NULL, reason = 'batch-cancelled'"
-            " WHERE id IN :ids AND state IN ('ready', 'held')",
-            ids=ids,
-        )
+            f" WHERE id IN :ids AND state IN ('ready', 'held'){WHILE_OURS}",
+            ids=ids, owner=owner,
+        )  # fmt: skip

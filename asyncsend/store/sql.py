@@ -1,17 +1,17 @@
-"""Every statement about jobs and runs that both databases share, whole, in the method that runs it (connection.py says in which words)."""
+"""Every statement about jobs and queues that both databases share, whole, in the method that runs it (connection.py says in which words)."""
 
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from asyncsend.errors import ConfigurationError, Conflict
 from asyncsend.job import CLAIMED_PAYLOAD, FINISHED, Job, Outcome, Settlement, State
-from asyncsend.store import COUNTED, Depth, RunRow, Settled, Standing
+from asyncsend.store import Depth, Settled
 from asyncsend.store.batches import BatchStatements
-from asyncsend.store.connection import WHILE_OURS as _WHILE_OURS
 from asyncsend.store.connection import (
+    WHILE_OURS,
     AlreadyThere,
     BadRow,
     Duplicate,
@@ -23,6 +23,7 @@ from asyncsend.store.connection import (
     statements,
     storable,
 )
+from asyncsend.store.runs import RunStatements
 from asyncsend.store.schedules import ScheduleStatements
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _JOB_COLUMNS = (
 )
 
 
-class SqlStore(BatchStatements, ScheduleStatements):
+class SqlStore(RunStatements, BatchStatements, ScheduleStatements):
     """The shared half of both stores. A subclass connects, executes and names its errors."""
 
     # schema
@@ -67,104 +68,7 @@ class SqlStore(BatchStatements, ScheduleStatements):
         with self._transaction():
             return insert_rows(lambda sql, params: self._execute(sql, params)[0], jobs, there)
 
-    # a run
-    @resolved
-    def standing(self, scope: str) -> Standing:
-        sql = (
-            "SELECT NOW(6), (SELECT MAX(version) FROM asyncsend_schema), s.status, s.owner,"
-            " CASE WHEN s.owner IS NOT NULL AND s.lease_until > NOW(6) THEN 1 ELSE 0 END, s.generation, s.lock_id, s.host, s.pid,"
-            " s.started_at, s.previous_started_at, s.lease_until, s.finished_at, s.stopped, s.lock_held, s.pruned_at,"
-            " EXISTS (SELECT 1 FROM asyncsend_jobs WHERE state = 'running'), (SELECT COUNT(*) FROM asyncsend_pauses),"
-            " (SELECT COUNT(*) FROM asyncsend_batches WHERE finished_at IS NULL),"
-            " EXISTS (SELECT 1 FROM asyncsend_schedules WHERE paused = 0 AND next_at <= NOW(6))"
-            f"{self._session_facts()} FROM asyncsend_status s WHERE s.scope = :scope"
-        )
-        rows = self._rows(sql, scope=scope)
-        if not rows:
-            with suppress(Duplicate):  # another host's first run was quicker
-                self._write("INSERT INTO asyncsend_status (scope) VALUES (:scope)", scope=scope)
-            rows = self._rows(sql, scope=scope)
-        row = rows[0]
-        self._assert_session(row[20:])
-        times = {position: as_time(row[position]) for position in (0, 9, 10, 11, 12, 15)}
-        now = times[0]
-        assert now is not None
-        return Standing(
-            now, row[1], row[2], row[3], bool(row[4]), row[5], row[6], row[7], row[8], times[9], times[10], times[11], times[12],
-            row[13], row[14], times[15], bool(row[16]), row[17], row[18], bool(row[19]),
-        )  # fmt: skip
-
-    @resolved
-    def take(self, scope: str, seen: Standing, owner: str, lock_id: str, host: str, pid: int, lease: float) -> bool:
-        # The generation is compared so that two takers who saw the same row cannot both win; owner = :owner recognises our
-        # own statement when its reply was lost. Assignments go left to right in MySQL: the previous start is saved first.
-        return (
-            self._write(
-                "UPDATE asyncsend_status SET previous_started_at = CASE WHEN owner = :owner THEN previous_started_at ELSE started_at END,"
-                " status = 'in-progress', owner = :owner, generation = :next, lock_id = :lock_id, host = :host, pid = :pid,"
-                " started_at = NOW(6), finished_at = NULL, stopped = NULL, beat = beat + 1,"
-                " lease_until = FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + :lease)"
-                " WHERE scope = :scope AND (owner = :owner OR (generation = :generation"
-                " AND (owner IS NULL OR lease_until < NOW(6) OR lock_id = :lock_id)))",
-                scope=scope, owner=owner, generation=seen.generation, next=seen.generation + 1, lock_id=lock_id, host=host[:191], pid=pid, lease=lease,
-            )
-            == 1
-        )  # fmt: skip
-
-    @resolved
-    def beat(self, scope: str, owner: str, lease: float) -> bool:
-        return (
-            self._write(
-                "UPDATE asyncsend_status SET beat = beat + 1, lease_until = FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + :lease)"
-                " WHERE scope = :scope AND owner = :owner",
-                scope=scope, owner=owner, lease=lease,
-            )
-            == 1
-        )  # fmt: skip
-
-    @resolved
-    def end(self, scope: str, owner: str, stopped: str, lock_held: int, pruned: bool, generation: int | None = None) -> bool:
-        ended = (
-            self._write(
-                "UPDATE asyncsend_status SET status = 'idle', owner = NULL, finished_at = NOW(6), stopped = :stopped,"
-                " lock_held = lock_held + :lock_held, pruned_at = CASE WHEN :pruned = 1 THEN NOW(6) ELSE pruned_at END"
-                " WHERE scope = :scope AND owner = :owner",
-                scope=scope, owner=owner, stopped=stopped[:64], lock_held=lock_held, pruned=int(pruned),
-            )
-            == 1
-        )  # fmt: skip
-        # Nobody's, and still of our generation: ended by an earlier try of this very call, whose reply was lost.
-        mine = "SELECT 1 FROM asyncsend_status WHERE scope = :scope AND owner IS NULL AND generation = :generation"
-        return ended or bool(self._rows(mine, scope=scope, generation=generation))
-
-    @resolved
-    def open_run(self, scope: str, generation: int, host: str, pid: int) -> int:
-        find = "SELECT id FROM asyncsend_runs WHERE scope = :scope AND generation = :generation"
-        rows = self._rows(find, scope=scope, generation=generation)
-        if not rows:
-            self._write(
-                "INSERT INTO asyncsend_runs (scope, generation, host, pid, started_at) VALUES (:scope, :generation, :host, :pid, NOW(6))",
-                scope=scope, generation=generation, host=host[:191], pid=pid,
-            )  # fmt: skip
-            rows = self._rows(find, scope=scope, generation=generation)
-        return int(rows[0][0])
-
-    @resolved
-    def save_run(self, run_id: int, counts: dict[str, int], stopped: str | None) -> None:
-        self._write(
-            "UPDATE asyncsend_runs SET claimed = :claimed, done = :done, retried = :retried, snoozed = :snoozed, dead = :dead, held = :held,"
-            " cancelled = :cancelled, released = :released, rescued = :rescued, replayed = :replayed, late = :late, stopped = :stopped,"
-            " finished_at = CASE WHEN :stopped IS NULL THEN NULL ELSE NOW(6) END WHERE id = :id",
-            id=run_id, stopped=stopped, **{name: counts.get(name, 0) for name in COUNTED},
-        )  # fmt: skip
-
-    @resolved
-    def close_dead_runs(self, scope: str, generation: int) -> int:
-        return self._write(
-            "UPDATE asyncsend_runs SET finished_at = NOW(6), stopped = 'died' WHERE scope = :scope AND generation < :generation AND finished_at IS NULL",
-            scope=scope, generation=generation,
-        )  # fmt: skip
-
+    # the queues, and what is in them
     @resolved
     def pauses(self) -> dict[str, datetime | None]:
         rows = self._rows("SELECT queue, paused_until FROM asyncsend_pauses WHERE paused_until IS NULL OR paused_until > NOW(6)")
@@ -194,7 +98,7 @@ class SqlStore(BatchStatements, ScheduleStatements):
             # producer's INSERT waits or deadlocks, and a server without SKIP LOCKED serves as well.
             self._write(
                 "UPDATE asyncsend_jobs /*by key*/ SET state = 'running', token = :token, run_id = :run_id WHERE id IN :ids AND state = 'ready'"
-                f"{_WHILE_OURS}",
+                f"{WHILE_OURS}",
                 token=bytes.fromhex(token), run_id=run_id, ids=sorted(wanted), owner=owner,
             )  # fmt: skip
         # What carries the fresh token is ours, also when the reply of an earlier try was lost.
@@ -256,7 +160,7 @@ class SqlStore(BatchStatements, ScheduleStatements):
             self._write(
                 "UPDATE asyncsend_jobs /*by key*/ SET started_at = NOW(6), reason = CASE WHEN :hold = 1 THEN 'started-once' ELSE reason END"
                 " WHERE id = :id AND state = 'running' AND token = :token"
-                f"{_WHILE_OURS}",
+                f"{WHILE_OURS}",
                 id=job_id, token=bytes.fromhex(token), hold=int(hold), owner=owner,
             )
             == 1
@@ -288,7 +192,7 @@ class SqlStore(BatchStatements, ScheduleStatements):
         """Held, by the smallest UPDATE there is: what the outcome wanted to write cannot stand in this row."""
         matched = self._write(
             "UPDATE asyncsend_jobs /*by key*/ SET state = 'held', reason = 'bad-row', error = :error WHERE id = :id AND state = 'running' AND token = :token"
-            f"{_WHILE_OURS}",
+            f"{WHILE_OURS}",
             id=settlement.job_id, token=bytes.fromhex(settlement.token), owner=owner,
             error=f"the outcome ({settlement.outcome.verb}) cannot be written into this row ({error}): somebody changed it by hand; correct it, then `asyncsend release`",
         )  # fmt: skip
@@ -303,14 +207,14 @@ class SqlStore(BatchStatements, ScheduleStatements):
                 matched += self._write(
                     "UPDATE asyncsend_jobs /*by key*/ SET state = 'done', attempts = attempts + 1, finished_at = NOW(6), unique_slot = NULL,"
                     " reason = NULL, error = NULL WHERE id IN :ids AND state = 'running' AND token = :token"
-                    f"{_WHILE_OURS}",
+                    f"{WHILE_OURS}",
                     ids=sorted(ids), token=bytes.fromhex(token), owner=owner,
                 )  # fmt: skip
             else:
                 matched += self._write(
                     "UPDATE asyncsend_jobs /*by key*/ SET state = 'ready', started_at = NULL, reason = CASE WHEN reason = 'started-once' THEN NULL ELSE reason END"
                     " WHERE id IN :ids AND state = 'running' AND token = :token"
-                    f"{_WHILE_OURS}",
+                    f"{WHILE_OURS}",
                     ids=sorted(ids), token=bytes.fromhex(token), owner=owner,
                 )  # fmt: skip
         for settlement in sorted(singles, key=lambda one: one.job_id):
@@ -329,7 +233,7 @@ class SqlStore(BatchStatements, ScheduleStatements):
             " finished_at = CASE WHEN :finished = 1 THEN NOW(6) ELSE NULL END, unique_slot = CASE WHEN :finished = 1 THEN NULL ELSE 0 END,"
             " reason = :reason, error = :error, result = :result, token = CASE WHEN :rescue = 1 THEN NULL ELSE token END"
             " WHERE id = :id AND state = 'running' AND (token = :token OR (:rescue = 1 AND token IS NULL))"
-            f"{_WHILE_OURS}",
+            f"{WHILE_OURS}",
             id=settlement.job_id, token=bytes.fromhex(settlement.token), state=outcome.state.value, charged=int(outcome.charged),
             crashed=int(outcome.crashed), move=int(outcome.state is State.READY and outcome.verb != "release"), delay=outcome.delay,
             finished=int(finished), reason=outcome.reason, error=storable(outcome.error), result=storable(outcome.result), rescue=int(rescue), owner=owner,
@@ -496,18 +400,6 @@ class SqlStore(BatchStatements, ScheduleStatements):
     @resolved
     def resume(self, queue: str) -> bool:
         return self._write("DELETE FROM asyncsend_pauses WHERE queue = :queue", queue=queue) > 0
-
-    @resolved
-    def runs(self, limit: int) -> list[RunRow]:
-        rows = self._rows(
-            "SELECT id, generation, host, pid, started_at, finished_at, stopped, claimed, done, retried, snoozed, dead, held, cancelled,"
-            " released, rescued, replayed, late FROM asyncsend_runs ORDER BY id DESC LIMIT :limit",
-            limit=limit,
-        )
-        return [
-            RunRow(row[0], row[1], row[2], row[3], as_time(row[4]) or datetime.now(UTC), as_time(row[5]), row[6], dict(zip(COUNTED, row[7:], strict=True)))
-            for row in rows
-        ]
 
 
 def _group_of(outcome: Outcome) -> str | None:
