@@ -16,7 +16,7 @@ test: $(VENV)/.tested  ## install what is missing, then check style and types an
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive asyncsend
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist loadfile  # much of it waits for servers and processes; each of the three has a server of its own
 
 lint: $(VENV)/.tested  ## style only
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from unittest.mock import patch
 
 from asyncsend import run, status, workers
+from asyncsend.store.runs import RunStatements
 from asyncsend.store.sql import SqlStore
 
 _FENCE_OF_ONE = "(token = :token OR (:rescue = 1 AND token IS NULL))"
@@ -42,10 +43,10 @@ MUTANTS = {
         (SqlStore, "_settle_one", (_FENCE_OF_ONE, "1 = 1")),
     ),
     "settle-without-owner": (
-        (SqlStore, "_settle", ('f"{_WHILE_OURS}"', '""')),
-        (SqlStore, "_settle_one", ('f"{_WHILE_OURS}"', '""')),
+        (SqlStore, "_settle", ('f"{WHILE_OURS}"', '""')),
+        (SqlStore, "_settle_one", ('f"{WHILE_OURS}"', '""')),
     ),
-    "claim-without-owner": ((SqlStore, "claim", ('f"{_WHILE_OURS}"', '""')),),
+    "claim-without-owner": ((SqlStore, "claim", ('f"{WHILE_OURS}"', '""')),),
     "claim-without-state": ((SqlStore, "claim", ("IN :ids AND state = 'ready'\"", 'IN :ids"')),),
     "settle-without-state": (
         (SqlStore, "_settle", (" AND state = 'running'", "")),
@@ -57,16 +58,16 @@ MUTANTS = {
         (SqlStore, "_settle_one", ("attempts = attempts + :charged", "attempts = attempts + 0 * :charged")),
     ),
     "settle-by-id-only": (
-        (SqlStore, "_settle", (" AND state = 'running' AND token = :token", ""), ('f"{_WHILE_OURS}"', '""')),
-        (SqlStore, "_settle_one", (f" AND state = 'running' AND {_FENCE_OF_ONE}", ""), ('f"{_WHILE_OURS}"', '""')),
+        (SqlStore, "_settle", (" AND state = 'running' AND token = :token", ""), ('f"{WHILE_OURS}"', '""')),
+        (SqlStore, "_settle_one", (f" AND state = 'running' AND {_FENCE_OF_ONE}", ""), ('f"{WHILE_OURS}"', '""')),
     ),
-    "lease-not-renewed": ((SqlStore, "beat", (", lease_until = FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + :lease)", "")),),
+    "lease-not-renewed": ((RunStatements, "beat", (", lease_until = FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + :lease)", "")),),
     "rescue-of-a-living-run": (
         (status, "take", ("if seen.alive and seen.lock_id != lock_id:", "if False:")),
-        (SqlStore, "take", ("lease_until < NOW(6)", "1 = 1")),
+        (RunStatements, "take", ("lease_until < NOW(6)", "1 = 1")),
     ),
     "take-without-generation": (
-        (SqlStore, "take", ("generation = :generation", "1 = 1"), ("owner IS NULL OR lease_until < NOW(6) OR lock_id = :lock_id", "1 = 1")),
+        (RunStatements, "take", ("generation = :generation", "1 = 1"), ("owner IS NULL OR lease_until < NOW(6) OR lock_id = :lock_id", "1 = 1")),
     ),
     "journal-cleared-before-the-settle": (
         (run._Minute, "_settle", ("for start in", "if self.journal:\n        self.journal.clear()\n    for start in")),

@@ -31,7 +31,7 @@ CI = os.environ.get("CI") == "true"
 SHARED = ROOT.parent / "shared" / "tools" / "servers"
 # The servers of the matrix; `.ci/run` names all five, at home the installed MariaDB is enough.
 MATRIX = os.environ.get("ASYNCSEND_TEST_SERVERS", "").split()
-absent: dict[str, str] = {}  # server: why it could not be had today
+NOT_TODAY = "cannot be had today"
 
 
 def missing(what: str, advice: str):
@@ -169,16 +169,20 @@ class PrivateServer(Server):
         def up():
             if self.process.poll() is not None:
                 pytest.fail(f"mariadbd died:\n{(folder / 'out.log').read_text('utf-8', 'replace')[-2000:]}", pytrace=False)
-            with socket.socket(socket.AF_UNIX) as probe:  # PyMySQL leaves the socket of a refused connection open, and Python says so later, anywhere
-                if probe.connect_ex(self.socket):
-                    return False
-            try:
-                self.connect().close()
-            except pymysql.Error:
-                return False
-            return True
+            return self.answers()
 
         eventually(up, 60, "mariadbd")
+
+    def answers(self) -> bool:
+        """Whether it takes connections now."""
+        with socket.socket(socket.AF_UNIX) as probe:  # PyMySQL leaves the socket of a refused connection open, and Python says so later, anywhere
+            if probe.connect_ex(self.socket):
+                return False
+        try:
+            self.connect().close()
+        except pymysql.Error:
+            return False
+        return True
 
     def kill(self) -> None:
         """As the kernel or a power cut of the process does it: no flush, no goodbye."""
@@ -212,8 +216,7 @@ def _given_server(url: str) -> Server:
 def _matrix_server(name: str) -> Server:
     done = subprocess.run([str(SHARED / "start.sh"), name], capture_output=True, text=True, timeout=600)
     if done.returncode:
-        absent[name] = (done.stderr or done.stdout).strip()[-300:]
-        pytest.skip(f"{name} cannot be had today: {absent[name]}")
+        pytest.skip(f"{name} {NOT_TODAY}: {(done.stderr or done.stdout).strip()[-300:]}")
     facts = dict(line.split("=", 1) for line in done.stdout.split())
     server = Server(name, facts["socket"], int(facts["port"]), pid=int(facts["pid"]))
     server.stop = lambda: subprocess.run([str(SHARED / "stop.sh"), facts["pid"], facts["dir"]], check=True)
@@ -241,8 +244,9 @@ def any_server(request):
 
 
 def pytest_terminal_summary(terminalreporter):
-    for name, why in absent.items():
-        terminalreporter.write_line(f"NOT TESTED TODAY: {name} could not be downloaded or started: {why}", red=True, bold=True)
+    skipped = {str(report.longrepr[-1]) for report in terminalreporter.stats.get("skipped", []) if isinstance(report.longrepr, tuple)}
+    for why in sorted(one for one in skipped if NOT_TODAY in one):
+        terminalreporter.write_line(f"NOT TESTED TODAY: {why}", red=True, bold=True)
 
 
 @pytest.fixture

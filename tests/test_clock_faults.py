@@ -216,7 +216,7 @@ def test_a_run_whose_host_slept_past_the_lease_goes_on_only_if_nobody_took_over(
     report = run(store, shop.settings(), log, Budget(time.monotonic, 50), clock=host, watch=watch)
     log.close()
     store.close()
-    assert woken
+    assert woken, (tmp_path / "log").read_text()
     assert report.stopped == ("lease-lost" if taken else "empty")
     assert [state for (state,) in shop.rows("state")] == (["running"] * 2 if taken else ["done"] * 2)
     if not taken:

@@ -53,5 +53,5 @@ def test_the_model_notices(tmp_path, name):
 
 
 def test_a_mutant_whose_text_is_gone_is_an_error():
-    with pytest.raises(AssertionError, match="correct the mutant"), mutants.changed(mutants.SqlStore, "beat", ("no such text", "")):
+    with pytest.raises(AssertionError, match="correct the mutant"), mutants.changed(mutants.RunStatements, "beat", ("no such text", "")):
         pass
