@@ -11,12 +11,13 @@ help:  ## list these commands
 demo: $(VENV)/.installed  ## see jobs go out in a temporary folder
 	$(BIN)/asyncsend demo
 
+# Most tests wait for servers and processes, so three files go at a time; each of the three has a MariaDB of its own.
 test: $(VENV)/.tested  ## install what is missing, then check style and types and run all tests
 	tests/install-servers.sh
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive asyncsend
-	$(BIN)/python -m pytest -n 3 --dist loadfile  # much of it waits for servers and processes; each of the three has a server of its own
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 lint: $(VENV)/.tested  ## style only
 	$(BIN)/ruff check .
