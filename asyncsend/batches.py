@@ -63,7 +63,8 @@ def batch(
     dead job cancels what has not started. An exception in the block cancels the batch and goes on. With `connection`
     everything is in your transaction. InvalidJob, Conflict if the uid is taken.
     """
-    new = NewBatch(uid or uuid.uuid4().hex, name, allow_failures, *(_as_json(one) for one in (then, catch, finally_))).checked()
+    followers = (follower(*one) if one else None for one in (then, catch, finally_))
+    new = NewBatch(uid or uuid.uuid4().hex, name, allow_failures, *followers).checked()
     if connection is not None:
         from asyncsend.store.foreign import asked_through
         from asyncsend.store.insert import insert_batch
@@ -161,10 +162,9 @@ def progress(row: BatchRow) -> Progress:
     return Progress(percent, total, left, finished / ran.total_seconds() * 3600, ran * (left / finished))
 
 
-def _as_json(follower: Follower) -> str | None:
-    if follower is None:
-        return None
-    job = producer.new_job(*follower)
+def follower(task: str, payload: Mapping[str, Any] | str) -> str:
+    """A job that follows a batch, as its row keeps it. InvalidJob as for `asyncsend.enqueue`."""
+    job = producer.new_job(task, payload)
     return json.dumps({"task": job.task, "queue": job.queue, "payload": json.loads(job.payload)}, separators=(",", ":"))
 
 

@@ -281,10 +281,24 @@ def test_what_is_wrong_with_every_line_is_said_before_the_first_row(lite, tmp_pa
     assert lite.rows() == []
 
 
-@pytest.mark.parametrize(("arguments", "says"), [(["{}", "--strict"], "--each FILE"), (["{}", "--dry-run"], "--each FILE"), (["{}", "--json"], "--each FILE"), (["-", "--each", "-"], "cannot be both"), (["{}", "--each", "/nowhere.csv"], "cannot read /nowhere.csv")])
+@pytest.mark.parametrize(("arguments", "says"), [(["{}", "--strict"], "--each FILE"), (["{}", "--dry-run"], "--each FILE"), (["{}", "--json"], "--each FILE"), (["{}", "--then", "email", "{}"], "--batch NAME"), (["-", "--each", "-"], "cannot be both"), (["{}", "--each", "/nowhere.csv"], "cannot read /nowhere.csv")])
 def test_options_that_do_not_go_together_are_refused(lite, arguments, says):
     assert says in call(lite, "enqueue", "email", *arguments, code=2).stderr
     assert lite.rows() == []
+
+
+def test_what_follows_a_batch_can_be_named_on_the_command_line(lite, tmp_path, letter):
+    lite.environment["ASYNCSEND_EMAIL_URL"] = f"maildir://{tmp_path}/out"
+    (tmp_path / "sent.json").write_text('{"to":"me@example.com","subject":"Sent","text":"All of it"}')
+    followers = ["--then", "email", f"@{tmp_path}/sent.json", "--catch", "webhook", '{"url":"https://example.com"}', "--finally", "email", '{"to":"me@example.com","subject":"Over","text":"x"}']
+    path = file(tmp_path, "email,name,id\na@example.com,A,1\nb@example.com,B,2\n")
+    call(lite, "enqueue", "email", letter, "--each", path, "--batch", "november", *followers)
+    lite.quiet("run")
+    assert [row[0] for row in lite.rows("uid", "batch_id IS NULL")] == ["november:then", "november:finally"]
+    assert {state for (state,) in lite.rows("state")} == {"done"}
+    call(lite, "enqueue", "email", '{"to":"c@example.com","subject":"one","text":"x"}', "--batch", "single", *followers[:3])
+    lite.quiet("run")
+    assert lite.rows("state", "uid = 'single:then'") == [("done",)]
 
 
 def test_every_option_of_enqueue_holds_for_each_line(site, tmp_path):

@@ -58,7 +58,7 @@ def arguments(path: tuple[str, ...], parameter: click.Parameter, value: str) -> 
     command = LEAVES[path]
     option = isinstance(parameter, click.Option)
     flags = [flag.opts[0] for flag in command.params if flag.name == "yes" or (flag.name == "everything" and option)]
-    named = [parameter.opts[0], value] if option else []
+    named = [parameter.opts[0], *["email"] * (parameter.nargs - 1), value] if option else []
     rest = [value if one is parameter else PLAIN.get(one.name, "x") for one in command.params if isinstance(one, click.Argument) and (one.required or one is parameter)]
     return [*path, *flags, *named, "--", *rest]
 

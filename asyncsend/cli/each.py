@@ -13,19 +13,19 @@ import click
 from asyncsend import bulk
 from asyncsend.cli.session import print_json
 from asyncsend.errors import EXIT_TROUBLE, InvalidJob
-from asyncsend.job import NewBatch, printable
+from asyncsend.job import printable
 from asyncsend.producer import new_job
 
 if TYPE_CHECKING:
     from asyncsend.cli.session import Session
-    from asyncsend.job import NewJob
+    from asyncsend.job import NewBatch, NewJob
 
 # A chunk is one transaction. What is held in memory is a chunk, so its payloads are bounded as well.
 CHUNK_ROWS, CHUNK_BYTES = 500, 250_000
 
 
 def enqueue_each(
-    session: Session, task: str, template: str, path: str, options: dict[str, Any], *, unique: str | None, strict: bool, dry_run: bool, as_json: bool
+    session: Session, task: str, template: str, path: str, options: dict[str, Any], together: NewBatch | None, *, unique: str | None, strict: bool, dry_run: bool, as_json: bool
 ) -> None:
     """
     Make a job of each line, a chunk of them a transaction; the same call again makes only those that are missing.
@@ -44,8 +44,8 @@ def enqueue_each(
             if one is not None:
                 one.check(table.columns)
         tally = _Tally(None if dry_run else session, table, file)
-        if options["batch"] and not dry_run:
-            session.store.add_batch(NewBatch(options["batch"], options["batch"]).checked(), sealed=False)  # there after a call that was cut short
+        if together and not dry_run:
+            session.store.add_batch(together, sealed=False)  # there after a call that was cut short
 
         def made(line: bulk.Line) -> NewJob:
             """The job of a line; ValueError says what is wrong with it."""
@@ -66,8 +66,8 @@ def enqueue_each(
                         raise InvalidJob(f"stopped at line {line.number} (--strict): mend it, and the same command adds the rest") from error
             tally.write()
             tally.complete = True
-            if options["batch"] and not dry_run:
-                session.store.seal_batch(options["batch"])
+            if together and not dry_run:
+                session.store.seal_batch(together.uid)
         finally:
             tally.report(options["batch"], as_json=as_json)
     if tally.bad:

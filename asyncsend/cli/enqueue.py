@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from asyncsend.batches import follower
 from asyncsend.cli.session import DURATION, Session, json_option, pass_session
 from asyncsend.errors import InvalidJob
 from asyncsend.job import NewBatch, printable
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 @click.option("--timeout", type=DURATION, metavar="60s", help="Kill an attempt after so long. Default: the task's own.")
 @click.option("--unique", metavar="KEY", help="Add nothing while an unfinished job has this key.")
 @click.option("--batch", metavar="NAME", help="Put it into this batch.")
+@click.option("--then", nargs=2, metavar="TASK JSON", help="With --batch: what follows when every job is done.")
+@click.option("--catch", nargs=2, metavar="TASK JSON", help="With --batch: what follows the first job that is dead.")
+@click.option("--finally", "finally_", nargs=2, metavar="TASK JSON", help="With --batch: what follows when nothing is left.")
 @click.option("--uid", metavar="UID", help="Your own id: the same one never makes a second job.")
 @click.option("--each", metavar="FILE", help="One job for each line of this CSV or .jsonl file, or of - (standard input).")
 @click.option("--strict", is_flag=True, help="With --each: stop at the first bad line instead of skipping it.")
@@ -48,6 +52,9 @@ def enqueue(
     timeout: float | None,
     unique: str | None,
     batch: str | None,
+    then: tuple[str, str] | None,
+    catch: tuple[str, str] | None,
+    finally_: tuple[str, str] | None,
     uid: str | None,
     each: str | None,
     strict: bool,
@@ -63,16 +70,22 @@ def enqueue(
     \b
     Examples:
       asyncsend enqueue email '{"to":"ann@example.com","subject":"Hi","text":"Hello"}' --delay 5m
-      asyncsend enqueue email @letter.json --each customers.csv --batch november
+      asyncsend enqueue email @letter.json --each customers.csv --batch november --then email @sent.json
     """  # noqa: D301
     if each is None and (strict or dry_run or as_json):
         raise click.UsageError("--strict, --dry-run and --json belong to --each FILE")
+    if batch is None and (then or catch or finally_):
+        raise click.UsageError("--then, --catch and --finally belong to --batch NAME")
     if each is not None and uid is not None:
         raise click.UsageError("--uid names one job: with --each every line has a uid of its own")
     if each == payload == "-":
         raise click.UsageError("standard input cannot be both the template and the lines: write one of them to a file")
-    if queue is None:
-        learn_tasks(session, task)
+    followers = [then, catch, finally_]
+    if names := [task] * (queue is None) + [one[0] for one in followers if one]:
+        learn_tasks(session, *names)
+    together = None
+    if batch is not None:
+        together = NewBatch(batch, batch, True, *(follower(one[0], read_payload(one[1])) if one else None for one in followers)).checked()
     options: dict[str, Any] = {
         "queue": queue, "priority": priority, "delay": delay, "at": session.instant(at) if at else None, "expires": expires,
         "max_attempts": max_attempts, "timeout": timeout, "batch": batch,
@@ -80,28 +93,29 @@ def enqueue(
     if each is not None:
         from asyncsend.cli.each import enqueue_each
 
-        enqueue_each(session, task, read_payload(payload), each, options, unique=unique, strict=strict, dry_run=dry_run, as_json=as_json)
+        enqueue_each(session, task, read_payload(payload), each, options, together, unique=unique, strict=strict, dry_run=dry_run, as_json=as_json)
         return
     job = new_job(task, read_payload(payload), unique=unique, uid=uid, **options)
-    if batch is not None:
-        session.store.add_batch(NewBatch(batch, batch).checked(), sealed=True)
+    if together is not None:
+        session.store.add_batch(together, sealed=True)
     made = session.store.insert([job])[0]
     if made != job.uid:
         click.echo(f"An unfinished job has the key {unique!r} already; nothing was added.", err=True)
     click.echo(printable(made))
 
 
-def learn_tasks(session: Session, task: str) -> Tasks:
-    """The tasks of this host, after the modules of ASYNCSEND_TASKS were imported if the task could be one of theirs: only they know its queue."""
+def learn_tasks(session: Session, *names: str) -> Tasks:
+    """The tasks of this host, after the modules of ASYNCSEND_TASKS were imported if one of these could be theirs: only they know its queue."""
     from asyncsend.tasks import BUILT_IN, Tasks
 
     tasks = Tasks(session.settings)
-    if not session.settings.task_modules or task in BUILT_IN or task.startswith("command."):
+    own = [name for name in names if name not in BUILT_IN and not name.startswith("command.")]
+    if not session.settings.task_modules or not own:
         return tasks
     with contextlib.redirect_stdout(sys.stderr):  # what is printed on stdout is the uid
         tasks.load_modules()
     for module, why in tasks.failed_modules.items():
-        click.echo(f"{module} cannot be imported ({why}): if it defines {printable(task, 100)!r}, its own queue is not known here.", err=True)
+        click.echo(f"{module} cannot be imported ({why}): if it defines {printable(own[0], 100)!r}, its own queue is not known here.", err=True)
     return tasks
 
 
