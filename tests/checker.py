@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 WAKING = 5.0  # seconds in which a frozen run, woken up, finds out that it is late and ends
-SLACK = 0.03  # seconds between the death of a run and that of its workers; no later run has an effect so soon
+SLACK = 0.03  # seconds between the death of a run and that of its workers, and between an effect and its note in the journal
 
 
 class Job(NamedTuple):
@@ -26,11 +26,16 @@ class Job(NamedTuple):
 
 
 class Event(NamedTuple):
-    """Something a task or a sink saw; `process` is the worker's pid."""
+    """Something a task or a sink saw; `process` is the worker's pid, with @ and when it was born where a witness knows that."""
 
     key: str
     process: str
     at: float
+
+    @property
+    def belongs(self) -> float:
+        """A moment of the run that this was an effect of: a busy sink writes down late what it took, so it is when its process was born."""
+        return float(self.process.partition("@")[2] or self.at)
 
 
 class Death(NamedTuple):
@@ -48,7 +53,7 @@ class Death(NamedTuple):
         """Whether this may be what a repeat is due to; of several, the first is."""
         if self.until is not None:
             return any(event.process in self.processes and event.at <= self.until + WAKING for event in (first, second))
-        return first.process in self.processes if self.processes else self.since <= first.at <= self.at + SLACK
+        return first.process in self.processes if self.processes else self.since <= first.belongs <= self.at + SLACK
 
 
 class Row(NamedTuple):
@@ -157,9 +162,10 @@ def _explain(history: History, seen: dict[str, list[Event]], verdict: Verdict) -
                 job = history.jobs.get(first.key)
                 verdict.by_kills_1ms += is_last and not death.processes and job is not None and job.task == "mark" and job.seconds >= 0.001
             elif first.process in death.processes or second.process in death.processes:
-                in_the_middle = any(event.process in death.processes and event.at > death.at for event in (first, second))
-                blamed[position] += in_the_middle
                 noted = history.rows[first.key].id in death.noted
+                since = death.at if noted else death.at - SLACK  # frozen between an effect and its note
+                in_the_middle = any(event.process in death.processes and event.at > since for event in (first, second))
+                blamed[position] += in_the_middle
                 verdict.unsettled_at_takeover += not in_the_middle and noted
                 verdict.unexplained += not in_the_middle and not noted
             else:

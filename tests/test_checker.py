@@ -81,6 +81,13 @@ def test_a_repeat_of_what_a_run_did_that_ended_in_order_is_not_explained_by_the_
     assert check(history(("a", "p1", 8.0), ("a", "p2", 11.0), deaths=[KILL._replace(since=7.0)])).broken() == {}
 
 
+def test_a_mail_that_a_busy_sink_wrote_down_late_belongs_to_the_run_whose_worker_sent_it():
+    run = Death("kill-run", 10.0, since=8.0)
+    assert check(history(("a", "7@8.5", 10.4), ("a", "9@11.0", 11.5), deaths=[run])).broken() == {}
+    assert check(history(("a", "7@7.5", 10.0), ("a", "9@11.0", 11.5), deaths=[run])).broken() == {"unexplained": 1}
+    assert check(history(("a", "7@10.5", 10.6), ("a", "9@11.0", 11.5), deaths=[run])).broken() == {"unexplained": 1}
+
+
 def test_more_repeats_than_were_in_flight_are_named_also_where_each_alone_is_explained():
     jobs, rows = {"a": Job("mark"), "b": Job("mark")}, {"a": Row("done", 1), "b": Row("done", 1)}
     twice = [("a", "p1", 9.8), ("b", "p2", 9.9), ("a", "p3", 11.0), ("b", "p3", 11.1)]
@@ -106,6 +113,14 @@ def test_what_stood_in_a_frozen_run_s_journal_may_be_repeated_and_no_more():
     late = check(history(*effects, deaths=[FREEZE], rows={"a": Row("done", 1, id=7)}))
     assert (late.broken(), late.unsettled_at_takeover) == ({}, 1)
     assert check(history(*effects, deaths=[FREEZE], rows={"a": Row("done", 1, id=8)})).broken() == {"unexplained": 1}
+
+
+def test_a_job_frozen_between_its_effect_and_its_note_was_in_flight_and_a_second_one_was_not():
+    rows = {"a": Row("done", 1, id=8), "b": Row("done", 1, id=9)}
+    effects = [("a", "p1", 9.999), ("a", "p2", 11.5)]
+    assert check(history(*effects, deaths=[FREEZE], rows=rows)).broken() == {}
+    both = [*effects, ("b", "p1", 9.998), ("b", "p2", 11.6)]
+    assert check(history(*both, jobs={"a": Job("mark"), "b": Job("mark")}, deaths=[FREEZE], rows=rows)).broken() == {"beyond_in_flight": 1}
 
 
 def test_a_frozen_run_may_end_what_it_was_in_the_middle_of_and_begin_nothing():

@@ -334,9 +334,9 @@ class Lane:
         time.sleep(self.chance.random() * 0.02)  # longer than any job takes: else most kills would follow close on an effect
 
     def ended(self, run: subprocess.Popen, code: int | None = None) -> None:
-        """It has ended; a run that was not killed must have said nothing, unless `code` says that it had reason to."""
+        """It has ended and must have said nothing, unless `code` says that it had reason to; it may have been killed after saying it."""
         out, err = run.communicate(timeout=120)
-        if b"Traceback" in err or ((out or err) and run.returncode != code):
+        if b"Traceback" in err or ((out or err) and (code is None or run.returncode not in (code, -signal.SIGKILL))):
             self.figures.spoke += 1
             print(f"spoke ({run.returncode}): {out!r} {err!r}", file=sys.stderr)
 
