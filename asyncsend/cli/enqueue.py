@@ -96,7 +96,7 @@ def learn_tasks(session: Session, task: str) -> Tasks:
     from asyncsend.tasks import BUILT_IN, Tasks
 
     tasks = Tasks(session.settings)
-    if not session.settings.task_modules or task in BUILT_IN or task.startswith("command."):
+    if not session.settings.task_modules or task in BUILT_IN or task.startswith(("command.", "webhook.")):
         return tasks
     with contextlib.redirect_stdout(sys.stderr):  # what is printed on stdout is the uid
         tasks.load_modules()
