@@ -69,8 +69,11 @@ def of_url(url: str) -> str | None:
     try:
         split = urlsplit(url)
         host, port = split.hostname or "", split.port
-        host = host if host.isascii() else host.encode("idna").decode()
-    except (ValueError, UnicodeError):
+        if not host.isascii():
+            import idna  # as requests does
+
+            host = idna.encode(host, uts46=True).decode()
+    except ValueError:
         return None
     usual = {"https": 443, "http": 80}.get(split.scheme)
     name = f"host:{f'[{host}]' if ':' in host else host}{f':{port}' if port not in (None, usual) else ''}"

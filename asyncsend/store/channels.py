@@ -32,7 +32,7 @@ class ChannelStatements(SqlConnection):
 
     @resolved
     def resume_channel(self, name: str) -> bool:
-        return self._write("DELETE FROM asyncsend_channels WHERE name = :name", name=name) > 0 or self.repeating
+        return name.isascii() and (self._write("DELETE FROM asyncsend_channels WHERE name = :name", name=name) > 0 or self.repeating)
 
     @resolved
     def wake(self, reason: str, limit: int) -> int:
