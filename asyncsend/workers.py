@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncsend import deathsig
 from asyncsend import execute as executing
-from asyncsend.channels import DELIVERY, Channels, has_one
+from asyncsend.channels import DELIVERY, Channels, has_one, of_job
 from asyncsend.errors import ConfigurationError, DatabaseUnreachable
 from asyncsend.job import MAX_TEXT, Job, Outcome, printable, without
 from asyncsend.tasks import Policy
@@ -477,6 +477,8 @@ class Workers:
             reason, why = "exited", f"its process ended with exit code {code} in the middle of the job (os._exit?)."
         self.log.event("worker-died", pid=worker.pid, job=job.id, task=job.task, reason=reason, ending=_ending(code))
         outcome = executing.after_death(job, policy, reason, why, self.chance)._replace(seconds=self.clock() - worker.since)
+        if reason == "timeout" and has_one(job.task):  # the row's own patience was shorter than the sender's
+            outcome = outcome._replace(channel=of_job(job), troubled=True)
         if self.journal is not None and not self.journal_broken:
             with contextlib.suppress(OSError):
                 self.journal.finished(job.id, job.token or "", outcome)

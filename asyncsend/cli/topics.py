@@ -148,7 +148,7 @@ def topics(session: Session, as_json: bool) -> None:
     """List the subscriptions: who gets a job of which topics."""
     found = session.store.subscriptions()
     if as_json:
-        print_json([{**one._asdict(), "url": _shown(one)} for one in found])
+        print_json([{name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in one._replace(url=_shown(one))._asdict().items()} for one in found])
         return
     head = ("topic", "task", "name", "queue", "gets", "secrets", "state")
     print_table(
