@@ -15,18 +15,19 @@ if TYPE_CHECKING:
     from asyncsend.batches import batch
     from asyncsend.errors import AsyncsendError, ConfigurationError, DatabaseUnreachable, InvalidJob
     from asyncsend.producer import enqueue, enqueue_many, task
+    from asyncsend.topics import publish
 
 __version__ = "0.1.0"
 __all__ = [
     "AsyncsendError", "Backoff", "Cancel", "ConfigurationError", "DatabaseUnreachable", "InvalidJob", "Retry", "Snooze",
-    "batch", "enqueue", "enqueue_many", "task",
+    "batch", "enqueue", "enqueue_many", "publish", "task",
 ]  # fmt: skip
 
 # Found when first used: the command that cron starts each minute needs none of them.
 _ROOMS = {
     "Cancel": "answers", "Retry": "answers", "Snooze": "answers", "Backoff": "backoff", "AsyncsendError": "errors",
     "ConfigurationError": "errors", "DatabaseUnreachable": "errors", "InvalidJob": "errors",
-    "batch": "batches", "enqueue": "producer", "enqueue_many": "producer", "task": "producer",
+    "batch": "batches", "enqueue": "producer", "enqueue_many": "producer", "task": "producer", "publish": "topics",
 }  # fmt: skip
 
 

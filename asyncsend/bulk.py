@@ -34,10 +34,14 @@ class BadLine(ValueError):
 
 
 class Template:
-    """A value of JSON whose strings hold `{{name}}`. InvalidJob if a place is not closed, stands in a member's name, or has no name."""
+    """
+    A value of JSON whose strings hold `{{name}}`. InvalidJob if a place is not closed, stands in a member's name, or has no name.
 
-    def __init__(self, members: Any, name: str = "the template") -> None:
-        self.name = name
+    In a typed one a string that is nothing but a place becomes the value itself, which a Values that has more than text gives by `value`.
+    """
+
+    def __init__(self, members: Any, name: str = "the template", *, typed: bool = False) -> None:
+        self.name, self.typed = name, typed
         self.names: set[str] = set()
         self.fill: Callable[[Values], Any] = self._compiled(members, ())
 
@@ -63,7 +67,7 @@ class Template:
             return self._text(value, path)
         return lambda _line: value
 
-    def _text(self, value: str, path: tuple[str, ...]) -> Callable[[Values], str]:
+    def _text(self, value: str, path: tuple[str, ...]) -> Callable[[Values], Any]:
         member = ".".join(path)
         one_line = bool(path) and path[0] in ONE_LINE and not (path[0] == "attachments" and path[-1] == "base64")
         pieces = _PLACE.split(value)  # text, name, text, name, … text
@@ -75,6 +79,8 @@ class Template:
         if not names:
             return lambda _line: value
         self.names.update(names)
+        if self.typed and literal == ["", ""]:
+            return lambda line: line.value(names[0])  # type: ignore[attr-defined]
         frame = "%s".join(piece.replace("%", "%%") for piece in literal)
         escape = html.escape if "html" in path else str
 

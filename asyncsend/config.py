@@ -45,6 +45,7 @@ DECLARED: dict[str, tuple[str, str]] = {
     "ASYNCSEND_ATTACHMENTS": ("", "folder that attachments given by path must lie in; default: attachments in ASYNCSEND_HOME"),
     "ASYNCSEND_SMS_URL": ("", "twilio://SID:TOKEN@default?from=%2B15550100, http+template:///path/gateway.toml; default: a local file"),
     "ASYNCSEND_WEBHOOK_SECRET": ("", "whsec_… secret that signs webhooks (Standard Webhooks); several, separated by spaces, while rotating"),
+    "ASYNCSEND_EVENT_SOURCE": ("asyncsend", "what published events say they come from: the address of your site, as a rule"),
     "ASYNCSEND_ALLOW_PRIVATE": ("", "private addresses webhooks may go to: 127.0.0.1, 10.0.0.0/8"),
 }
 SECRET = ("ASYNCSEND_DATABASE_URL", "ASYNCSEND_EMAIL_URL", "ASYNCSEND_SMS_URL", "ASYNCSEND_WEBHOOK_SECRET")
@@ -78,6 +79,7 @@ class Settings(NamedTuple):
     attachments: Path
     sms_url: str
     webhook_secrets: tuple[str, ...]
+    event_source: str
     allow_private: tuple[str, ...]
     commands: dict[str, str]
     origins: dict[str, tuple[str, str]]  # name: (value, where it came from)
@@ -167,6 +169,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         attachments=path("ASYNCSEND_ATTACHMENTS", home / "attachments"),
         sms_url=checked("ASYNCSEND_SMS_URL", _url, _URL_RULE) or f"file://{home / 'outbox' / 'sms.log'}",
         webhook_secrets=tuple(value("ASYNCSEND_WEBHOOK_SECRET").split()),
+        event_source=checked("ASYNCSEND_EVENT_SOURCE", _source, "use a URI without blanks, such as https://shop.example.com"),
         allow_private=checked("ASYNCSEND_ALLOW_PRIVATE", _networks, "use addresses or networks such as 127.0.0.1, 10.0.0.0/8"),
         commands={name.removeprefix(COMMAND).lower(): text for name, (text, _) in origins.items() if name.startswith(COMMAND)},
         origins=origins,
@@ -321,6 +324,12 @@ def _url(text: str) -> str:
 
 def _prefix(text: str) -> str:
     if not re.fullmatch(r"(?!sqlite_)[A-Za-z_][A-Za-z0-9_]{0,31}", text, re.IGNORECASE | re.ASCII):
+        raise ValueError(text)
+    return text
+
+
+def _source(text: str) -> str:
+    if not re.fullmatch(r"[!-~]{1,500}", text):
         raise ValueError(text)
     return text
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncsend import job as outcomes
 from asyncsend.answers import Answer, BadPayload, Cancel, Refused, Retry, Snooze, Unknown
+from asyncsend.channels import DELIVERY
 from asyncsend.errors import ConfigurationError
 from asyncsend.job import MAX_RESULT_BYTES, MAX_TEXT, MAX_TIMEOUT_SECONDS, Job, Outcome, members_of, printable, without
 from asyncsend.tasks import AT_MOST_ONCE, Policy
@@ -41,6 +42,11 @@ def before(job: Job) -> Outcome | None:
         )
     if job.expired:
         return outcomes.cancel("expired", "expires_at passed before it could start")
+    if job.task.startswith(DELIVERY):
+        if job.endpoint is None:
+            return outcomes.cancel("unsubscribed", f"there is no subscription {printable(job.task.removeprefix(DELIVERY), 60)!r} with an address")
+        if job.endpoint["disabled"]:
+            return outcomes.cancel("subscription-disabled", job.endpoint["disabled"])
     return None
 
 
@@ -59,22 +65,23 @@ def execute(job: Job, tasks: Tasks, chance: Callable[[], float], clock: Callable
             return outcomes.snooze(MODULE_PAUSE, "module-failed", f"{tasks.why_missing(job.task)}. A module cannot be imported: {failed}")
         return outcomes.hold("unknown-task", tasks.why_missing(job.task), charged=False)
     began = clock()
+    secrets = (*(secret for text in (job.endpoint or {}).get("secrets", ()) for secret in (text, text.removeprefix("whsec_"))), *tasks.secrets)
     try:
         answer = task.function(parsed(job.payload), job)
         if not isinstance(answer, Answer):
-            return outcomes.finish(_as_result(answer))._replace(seconds=clock() - began)
+            return outcomes.finish(_as_result(answer))._replace(seconds=clock() - began, **job.report)
     except KeyboardInterrupt:
         raise
     except Answer as raised:
         answer = raised
     except BaseException as error:  # noqa: BLE001 - the whole point: nothing a task raises may end the run
-        answer = Retry(None, described(error, tasks.secrets), reason="exited" if isinstance(error, SystemExit) else "exception")
+        answer = Retry(None, described(error, secrets), reason="exited" if isinstance(error, SystemExit) else "exception")
     try:
-        outcome = meaning(answer, job, task.policy, chance, tasks.secrets)
+        outcome = meaning(answer, job, task.policy, chance, secrets)
     except Exception as error:  # noqa: BLE001 - an answer of a class of the user's own, or one made of the wrong values
-        unreadable = f"the task's answer, a {type(answer).__name__}, cannot be read ({described(error, tasks.secrets)}): make it of text and a number of seconds"
+        unreadable = f"the task's answer, a {type(answer).__name__}, cannot be read ({described(error, secrets)}): make it of text and a number of seconds"
         outcome = _again(job, task.policy, None, "bad-answer", unreadable, chance)
-    return outcome._replace(seconds=clock() - began)
+    return outcome._replace(seconds=clock() - began, **job.report)
 
 
 def meaning(answer: Answer, job: Job, policy: Policy, chance: Callable[[], float], secrets: tuple[str, ...] = ()) -> Outcome:

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from datetime import datetime, tzinfo
 
     from asyncsend.job import Job
-    from asyncsend.store import Depth, Schedule, Standing
+    from asyncsend.store import Depth, Schedule, Standing, StoppedChannel, Subscription
 
 LEASE_ONLY_MEANS = "only the lease in the database keeps runs apart, and what a killed run leaves waits two minutes"
 LATE_TICKS = 3  # usual intervals without a run after which cron is said to be missing
 LEAST_PATIENCE = 300.0  # seconds; a minute's cron may hiccup
 
 
-def why(job: Job, standing: Standing, pauses: Mapping[str, datetime | None], order: Sequence[str], zone: tzinfo) -> str:
+def why(job: Job, standing: Standing, pauses: Mapping[str, datetime | None], order: Sequence[str], zone: tzinfo, stopped: StoppedChannel | None = None) -> str:
     """One sentence on where the job is, what it waits for, and what to do if that needs somebody."""
     name = f"Job {job.uid or job.id}"
     because = f" ({job.reason}: {job.error})" if job.error else f" ({job.reason})" if job.reason else ""
@@ -39,6 +39,8 @@ def why(job: Job, standing: Standing, pauses: Mapping[str, datetime | None], ord
             if standing.alive:
                 return f"{name} is in the hands of the run on {standing.host} (pid {standing.pid}) since {stamp(standing.started_at, zone)}."
             return f"{name} was in the hands of a run that died; the next run takes it back: {next_run(standing, zone)}."
+    if stopped is not None:
+        return f"{name} is ready: nothing is sent through {stopped.name} until {stamp(stopped.until, zone)} ({stopped.reason}); `asyncsend resume {stopped.name}` opens it at once."
     return f"{name} is ready{because}: {_waits_for(job, standing, pauses, order, zone)}."
 
 
@@ -107,6 +109,8 @@ def verdict(
     waiting: Mapping[str, int],
     zone: tzinfo,
     schedules: Sequence[Schedule] = (),
+    subscriptions: Sequence[Subscription] = (),
+    channels: Sequence[StoppedChannel] = (),
 ) -> tuple[str, list[str]]:
     """`ok` or `attention`, and the sentences behind it, the most urgent first; `waiting` counts ready jobs by reason."""
     said: list[str] = []
@@ -130,6 +134,12 @@ def verdict(
         for one in schedules
         if one.next_at is None and not one.paused
     ]
+    said += [
+        f"Subscription {one.name} ({one.topic}) is disabled since {stamp(one.disabled_at, zone)}: {one.reason}. `asyncsend subscribe` enables it, `unsubscribe` removes it."
+        for one in subscriptions
+        if one.disabled_at
+    ]
+    said += [f"Nothing is sent through {one.name} until {stamp(one.until, zone)} ({one.reason}): `asyncsend resume {one.name}` opens it at once." for one in channels]
     for queue, until in pauses.items():
         said.append(f"Queue {queue} is paused {'until ' + stamp(until, zone) if until else 'until it is resumed'}.")
     return ("attention" if said else "ok"), said

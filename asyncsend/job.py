@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -78,6 +78,8 @@ class Job:
     trouble: str | None = None  # a member of the row no server should have stored, found when it was claimed
     unread: bool = False  # the payload is too long to come with the claim: it is read when the job is handed to a worker
     expired: bool = False  # expires_at had passed on the database clock when it was claimed
+    endpoint: dict[str, Any] | None = field(default=None, repr=False)  # of a webhook.<name> job: url and secrets, looked up when it was claimed, never stored with it
+    report: dict[str, Any] = field(default_factory=dict)  # what its sender says of the channel it took, for the outcome
 
     @property
     def idempotency_key(self) -> str:
@@ -112,6 +114,10 @@ class Outcome(NamedTuple):
     error: str | None = None
     result: str | None = None
     seconds: float = 0.0  # how long the execution took
+    channel: str | None = None  # the way out that it took (channels.py)
+    troubled: bool = False  # that failed: not reached, no reply, overloaded
+    leave_alone: float | None = None  # seconds for which the receiver asked to be left alone
+    gone: str | None = None  # the subscription whose receiver says that its address is gone
 
     def as_dict(self) -> dict[str, Any]:
         """Only the members that differ from the defaults: this is what the journal and the pipe carry."""
@@ -125,7 +131,10 @@ class Outcome(NamedTuple):
     @classmethod
     def from_dict(cls, members: dict[str, Any]) -> Outcome:
         """The inverse of as_dict. KeyError, TypeError or ValueError if it is not one of ours."""
-        return cls(**{**members, "state": State(members["state"])})
+        outcome = cls(**{**members, "state": State(members["state"])})
+        if not all(isinstance(name, str | None) for name in (outcome.channel, outcome.gone)):
+            raise TypeError("channel and gone are names")
+        return outcome
 
 
 def finish(result: str | None = None) -> Outcome:

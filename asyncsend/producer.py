@@ -63,9 +63,9 @@ def new_job(
     seconds = _seconds("timeout", timeout)
     return NewJob(
         task=task,
-        payload=_json(payload),
+        payload=as_json(payload),
         uid=uid if uid is not None else uuid.uuid4().hex,
-        queue=queue if queue is not None else _own_queue(task),
+        queue=queue if queue is not None else own_queue(task),
         priority=priority,
         run_at=_instant(at),
         delay=_seconds("delay", delay),
@@ -87,7 +87,7 @@ def enqueue(task: str, payload: Mapping[str, Any] | str, *, connection: Any = No
     DatabaseUnreachable, ConfigurationError; an error of your own connection comes through as it is.
     """
     job = new_job(task, payload, **options)
-    return _inserter(connection)([job])[0]
+    return inserter(connection)([job])[0]
 
 
 # What one transaction takes of an iterable whose length nobody knows; of a list it takes all.
@@ -127,7 +127,7 @@ def enqueue_many(task: str, payloads: Iterable[Mapping[str, Any] | str], *, conn
 
     from asyncsend.store.insert import CHUNK_BYTES, CHUNK_ROWS, in_chunks
 
-    insert = _inserter(connection)
+    insert = inserter(connection)
     groups: Iterable[list[NewJob]] = in_chunks(jobs(), GROUP_JOBS, GROUP_BYTES)
     if connection is not None:
         groups = in_chunks(jobs(), CHUNK_ROWS, CHUNK_BYTES)
@@ -269,7 +269,7 @@ def _named(bound: inspect.BoundArguments) -> dict[str, Any]:
     return named
 
 
-def _own_queue(task_name: str) -> str:
+def own_queue(task_name: str) -> str:
     declared = tasks.declared.get(task_name) if isinstance(task_name, str) else None  # type: ignore[redundant-expr] # callers without mypy
     return declared.policy.queue if declared else "default"
 
@@ -277,7 +277,7 @@ def _own_queue(task_name: str) -> str:
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def _json(payload: Mapping[str, Any] | str) -> str:
+def as_json(payload: Mapping[str, Any] | str) -> str:
     """The payload as the text of a JSON object; InvalidJob says what JSON cannot hold."""
     if isinstance(payload, str):
         try:
@@ -337,7 +337,7 @@ def table_prefix() -> str:
     return os.environ.get("ASYNCSEND_TABLE_PREFIX") or config.load(os.environ).table_prefix
 
 
-def _inserter(connection: Any) -> Callable[[list[NewJob]], list[str]]:
+def inserter(connection: Any) -> Callable[[list[NewJob]], list[str]]:
     """What makes the rows, through the caller's connection or one of ours."""
     if connection is None:
         return lambda jobs: own_store().insert(jobs)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from asyncsend.journal import Claim, Journal
     from asyncsend.log import Log
     from asyncsend.status import Holding
-    from asyncsend.store import Store
+    from asyncsend.store import Settled, Store
     from asyncsend.workers import Workers
 
 FIRST_BATCH, LARGEST_BATCH = 4, 500  # jobs claimed at once; grows while they are quick, so that urgent ones never wait long
@@ -167,7 +167,10 @@ class _Minute:
         replayed = [Settlement(job_id, token, outcome) for (job_id, token), outcome in finished.items()]
         accepted = 0
         for start in range(0, len(replayed), SETTLE_JOBS):
-            accepted += self.store.settle(replayed[start : start + SETTLE_JOBS], owner=self.holding.owner).accepted
+            group = replayed[start : start + SETTLE_JOBS]
+            settled = self.store.settle(group, owner=self.holding.owner)
+            accepted += settled.accepted
+            self._tell_others(settled, group)
         if replayed:
             self._open_row()
             self.report.add("replayed", accepted)
@@ -290,9 +293,14 @@ class _Minute:
 
     def _hand(self, jobs: list[Job]) -> None:
         """To the workers with them; what may not be executed at all gets its outcome here."""
+        from asyncsend.channels import DELIVERY
         from asyncsend.execute import before
 
         assert self.workers is not None
+        if any(job.task.startswith(DELIVERY) for job in jobs):
+            from asyncsend.topics import attach
+
+            attach(self.store, jobs)
         for job in jobs:
             outcome = before(job)
             if outcome is None:
@@ -344,7 +352,9 @@ class _Minute:
         """Write the outcomes in one transaction; only then are they counted and logged, and only then may the journal forget them."""
         for start in range(0, len(self.unsettled), SETTLE_JOBS):
             group = self.unsettled[start : start + SETTLE_JOBS]
-            late = set(self.store.settle([Settlement(job.id, job.token or "", outcome) for job, outcome in group], owner=self.holding.owner).late)
+            settlements = [Settlement(job.id, job.token or "", outcome) for job, outcome in group]
+            settled = self.store.settle(settlements, owner=self.holding.owner)
+            late = set(settled.late)
             for job, outcome in group:
                 if job.id in late:
                     self.report.add("late")
@@ -352,6 +362,7 @@ class _Minute:
                     self.log.event("job-late", job=job.id, task=job.task, outcome=outcome.verb)
                 else:
                     self._tell(job, outcome)
+            self._tell_others(settled, settlements)
         self.unsettled = []
         if self.workers and not self.workers.in_flight and not self.workers.backlog:
             self._clear_journal()
@@ -364,6 +375,19 @@ class _Minute:
             f"job-{word}", job=job.id, uid=job.uid, task=job.task, queue=job.queue, attempt=job.attempts + outcome.charged, seconds=outcome.seconds,
             reason=outcome.reason, again_in=outcome.delay if word in ("retried", "snoozed") else None, error=outcome.error,
         )  # fmt: skip
+
+    def _tell_others(self, settled: Settled, settlements: list[Settlement]) -> None:
+        """Log what these outcomes say of channels; cancel what waits for an address that is gone."""
+        for channel in settled.channels:
+            if channel.left is None:
+                self.log.event("channel-opened", channel=channel.name)
+            else:
+                self.log.event("channel-stopped", channel=channel.name, again_in=channel.left, reason=channel.reason)
+        for name, outcome in {one.outcome.gone: one.outcome for one in settlements if one.outcome.gone and one.job_id not in settled.late}.items():
+            from asyncsend.topics import disabled
+
+            self._open_row()
+            self.report.add("cancelled", disabled(self.store, str(name), outcome.error or "", self.holding.owner, self.log, self._beat))
 
     # 5 ── keep the table small: a slice now and then, never a long DELETE
     def prune(self) -> None:
@@ -433,6 +457,7 @@ class _Minute:
         if self.workers is None:
             import random
 
+            from asyncsend.channels import Channels
             from asyncsend.workers import HELLO_TIMEOUT, Workers
 
             if self.lock.flocked:
@@ -442,6 +467,7 @@ class _Minute:
                 self.journal = None
             self.workers = Workers(
                 self.worker_count, self.settings, self.journal, self.log, payload=self.store.payload, mark_started=partial(self.store.mark_started, owner=self.holding.owner), chance=self.chance or random.random,
+                channels=Channels(self.store.channels, self.budget.clock),
                 close_in_child=(self.store.forget_connection, self.lock.close_in_child),
                 hello_timeout=max(1.0, min(HELLO_TIMEOUT, self.budget.left / 3)),  # a module that hangs must leave time for the mails
             )  # fmt: skip

@@ -133,6 +133,8 @@ def as_line(job: Job) -> bytes:
         "max_attempts": job.max_attempts, "timeout_seconds": job.timeout_seconds, "batch_id": job.batch_id, "attempts": job.attempts,
         "crashes": job.crashes, "token": job.token, "run_id": job.run_id, "marked": job.started_at is not None, "born": job.created_at.timestamp() if job.created_at else None,
     }  # fmt: skip
+    if job.endpoint is not None:
+        members["endpoint"] = job.endpoint
     return json.dumps(members, separators=(",", ":")).encode() + b"\n"
 
 

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncsend import deathsig
 from asyncsend import execute as executing
+from asyncsend.channels import DELIVERY, Channels, has_one, of_job
 from asyncsend.errors import ConfigurationError, DatabaseUnreachable
 from asyncsend.job import MAX_TEXT, Job, Outcome, printable, without
 from asyncsend.tasks import Policy
@@ -83,12 +84,13 @@ class Workers:
         hello_timeout: float = HELLO_TIMEOUT,
         payload: Callable[[int, str], str | None] = lambda _id, _token: None,
         mark_started: Callable[[int, str, bool], bool] = lambda _id, _token, _hold: True,
+        channels: Channels | None = None,
         chance: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.count, self.settings, self.journal, self.log = count, settings, journal, log
         self.hello_timeout = hello_timeout
-        self.payload = payload
+        self.payload, self.channels = payload, channels or Channels(tuple, clock)
         self.close_in_child, self.mark_started, self.chance, self.clock = tuple(close_in_child), mark_started, chance, clock
         self.backlog: deque[Job] = deque()  # claimed, not yet handed
         self.unstarted: list[Job] = []  # came back untouched: to be released
@@ -242,23 +244,27 @@ class Workers:
         self._wake = (reader, writer)
 
     def _deal(self) -> None:
-        """Fill the windows from the backlog. A job that must not be repeated unasked goes alone, after its start mark is committed."""
+        """Fill the windows from the backlog. A job that must not be repeated unasked goes alone, after its start mark is committed; a webhook goes alone, too."""
         for worker in self.workers:
             while worker.ready and not worker.killed_for and self.backlog:
                 job = self.backlog[0]
                 if job.unread and not self._read(job):
                     self.unstarted.append(self.backlog.popleft())
                     continue
-                marked = self._is_marked(job)
+                marked, alone = self._is_marked(job), self._goes_alone(job)
                 line = as_line(job)
                 if worker.window and (
-                    marked
+                    alone
                     or len(worker.window) >= worker.size
                     or worker.weight + len(line) > WINDOW_BYTES
-                    or self._is_marked(worker.window[0])
+                    or self._goes_alone(worker.window[0])
                 ):
                     break
                 self.backlog.popleft()
+                instead = self.channels.instead(job)
+                if instead is not None:
+                    self._finished.append((job, instead))
+                    continue
                 if marked:
                     if not self.mark_started(job.id, job.token or "", self._policy(job).holds):
                         self.unstarted.append(job)  # the claim is not ours any more: settle will find that out and count it
@@ -357,6 +363,7 @@ class Workers:
             said = printable(without(self.settings.secrets, tail.decode("utf-8", "replace").strip())[-1500:])
             if said:
                 outcome = outcome._replace(error=f"{outcome.error} It printed: {said}"[:MAX_TEXT])
+        self.channels.heard(job, outcome)
         self._finished.append((job, outcome))
 
     def _drain_output(self, worker: Worker) -> None:
@@ -380,8 +387,12 @@ class Workers:
         """Whether the start is committed to the database first: where a crash means held, and where there is no journal to say it."""
         return self._policy(job).holds or self.journal_broken
 
+    def _goes_alone(self, job: Job) -> bool:
+        """Whether what becomes of it decides if the next one may begin."""
+        return has_one(job.task) or self._is_marked(job)
+
     def _policy(self, job: Job) -> Policy:
-        return self.policies.get(job.task) or Policy()
+        return self.policies.get("webhook" if job.task.startswith(DELIVERY) else job.task) or Policy()
 
     def _deadline(self, worker: Worker) -> float:
         if worker.term_sent is not None:
@@ -466,6 +477,8 @@ class Workers:
             reason, why = "exited", f"its process ended with exit code {code} in the middle of the job (os._exit?)."
         self.log.event("worker-died", pid=worker.pid, job=job.id, task=job.task, reason=reason, ending=_ending(code))
         outcome = executing.after_death(job, policy, reason, why, self.chance)._replace(seconds=self.clock() - worker.since)
+        if reason == "timeout" and has_one(job.task):  # the row's own patience was shorter than the sender's
+            outcome = outcome._replace(channel=of_job(job), troubled=True)
         if self.journal is not None and not self.journal_broken:
             with contextlib.suppress(OSError):
                 self.journal.finished(job.id, job.token or "", outcome)

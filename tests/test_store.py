@@ -372,7 +372,7 @@ def test_each_outcome_may_be_written_twice_and_is_accepted_twice(store):
         wanted = [Settlement(job.id, job.token, end) for job, end in zip(claim(store), ends, strict=True)]
         first = store.settle(wanted, rescue=rescue)
         rows = store._rows("SELECT id, state, attempts, reason FROM asyncsend_jobs ORDER BY id")
-        assert first == store.settle(wanted, rescue=rescue) == (len(ends), ())
+        assert first == store.settle(wanted, rescue=rescue) == (len(ends), (), ())
         assert store._rows("SELECT id, state, attempts, reason FROM asyncsend_jobs ORDER BY id") == rows
 
 
@@ -382,7 +382,7 @@ def test_an_outcome_that_was_set_aside_is_known_again(store):
     store._write("UPDATE asyncsend_jobs SET unique_slot = NULL")
     store.insert([new(uid="b", unique_key="k")])
     wanted = [Settlement(job.id, job.token, outcomes.retry(60, "why", "words"))]  # takes the key back, which is another's by now
-    assert store.settle(wanted) == store.settle(wanted) == (1, ())
+    assert store.settle(wanted) == store.settle(wanted) == (1, (), ())
     assert (state(store, "a"), store.find("a").reason) == (State.HELD, "bad-row")
 
 

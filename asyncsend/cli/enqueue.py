@@ -109,7 +109,7 @@ def learn_tasks(session: Session, *names: str) -> Tasks:
     from asyncsend.tasks import BUILT_IN, Tasks
 
     tasks = Tasks(session.settings)
-    own = [name for name in names if name not in BUILT_IN and not name.startswith("command.")]
+    own = [name for name in names if name not in BUILT_IN and not name.startswith(("command.", "webhook."))]
     if not session.settings.task_modules or not own:
         return tasks
     with contextlib.redirect_stdout(sys.stderr):  # what is printed on stdout is the uid

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from asyncsend import deadletters, explain
+from asyncsend import channels, deadletters, explain, topics
 from asyncsend.cli.session import Session, as_row, bulk_options, filters, json_option, pass_session, print_json, print_table, sure
 from asyncsend.errors import Conflict
 from asyncsend.job import State, printable
@@ -69,7 +69,12 @@ def why(session: Session, uid: str) -> None:
 
 
 def _why(session: Session, found: Job) -> str:
-    return printable(explain.why(found, session.store.standing("default"), session.store.pauses(), session.settings.queues, session.settings.timezone))
+    stopped = None
+    if found.state is State.READY and channels.has_one(found.task):
+        topics.attach(session.store, [found])
+        taken = channels.of_job(found)
+        stopped = next((one for one in session.store.stopped_channels() if one.name == taken), None)
+    return printable(explain.why(found, session.store.standing("default"), session.store.pauses(), session.settings.queues, session.settings.timezone, stopped))
 
 
 @click.command()

@@ -9,6 +9,8 @@ from asyncsend.cli.session import DURATION, Session, pass_session
 from asyncsend.errors import NotFound
 from asyncsend.job import checked_queue
 
+SLICE = 500  # jobs woken at once
+
 
 @click.command()
 @click.argument("queue")
@@ -25,8 +27,15 @@ def pause(session: Session, queue: str, seconds: float | None) -> None:
 @click.argument("queue")
 @pass_session
 def resume(session: Session, queue: str) -> None:
-    """Claim from QUEUE again."""
+    """Claim from QUEUE again, or send through a stopped channel again, such as host:api.example.com."""
+    if session.store.resume_channel(queue):
+        woken = 0
+        while some := session.store.wake("breaker-open", SLICE):  # those of other channels just go on waiting
+            woken += some
+        session.note("resume", [], channel=queue)
+        click.echo(f"{queue} is open again, from the next run on; {woken} waiting jobs are due now.", err=True)
+        return
     if not session.store.resume(checked_queue(queue)):
-        raise NotFound(f"queue {queue} is not paused")
+        raise NotFound(f"queue {queue} is not paused, and no channel of this name is stopped")
     session.note("resume", [], queue=queue)
     click.echo(f"Queue {queue} is served again.", err=True)

@@ -8,13 +8,14 @@ or the producer's uid tells what the lost statement did. No method leaves a tran
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from asyncsend.job import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from asyncsend.channels import Channel
     from asyncsend.job import Job, NewBatch, NewJob, Settlement
 
 COUNTED = ("claimed", "done", "retried", "snoozed", "dead", "held", "cancelled", "released", "rescued", "replayed", "late")
@@ -132,6 +133,40 @@ class Settled(NamedTuple):
 
     accepted: int
     late: tuple[int, ...] = ()  # ids whose claim was no longer ours: nothing was written for them
+    channels: tuple[Channel, ...] = ()  # that were stopped or opened by this
+
+
+class Consumer(NamedTuple):
+    """What publish needs of a subscription."""
+
+    name: str
+    topic: str
+    task: str
+    queue: str
+    payload: str | None
+
+
+class Subscription(NamedTuple):
+    """Who wants which events, as a person may see it."""
+
+    name: str
+    topic: str  # a pattern
+    task: str
+    queue: str = "default"
+    payload: str | None = None  # a template; None: the event's data as it is
+    url: str | None = None
+    secrets: int = 0  # how many there are
+    disabled_at: datetime | None = None
+    reason: str | None = None
+    created_at: datetime | None = None
+
+
+class StoppedChannel(NamedTuple):
+    """A channel that nothing is sent through before that moment."""
+
+    name: str
+    until: datetime | None
+    reason: str
 
 
 class Store(Protocol):
@@ -266,7 +301,38 @@ class Store(Protocol):
     def cancel_some_of_batch(self, uid: str, limit: int, owner: str | None = None) -> int:
         """Cancel so many of its waiting jobs, with `owner` as above; how many there were."""
 
+    # topics and channels
+    def consumers(self, topic: str) -> tuple[list[Consumer], float]:
+        """Subscriptions that may want this topic, and the database's seconds since 1970."""
+
+    def endpoints(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Name → url, secrets, and `disabled`, which says why it is or is None; of those that have an address."""
+
+    def cancel_some_of_task(self, task: str, reason: str, error: str, limit: int, owner: str | None = None) -> int:
+        """Cancel so many ready or held jobs of a task; how many there were."""
+
+    def channels(self) -> list[Channel]:
+        """Those that have trouble."""
+
     # people
+    def subscriptions(self) -> list[Subscription]:
+        """All of them, by topic and name."""
+
+    def save_subscription(self, wanted: Subscription, secret: str | None, drop_old: bool) -> None:
+        """Make or change it, enabled, with this secret before those it had, or instead of them. Conflict if the name is another topic's or task's."""
+
+    def remove_subscription(self, name: str) -> bool:
+        """Delete it; False if there is none."""
+
+    def stopped_channels(self) -> list[StoppedChannel]:
+        """Those that nothing is sent through now."""
+
+    def resume_channel(self, name: str) -> bool:
+        """Forget what is known of it; False if that was nothing."""
+
+    def wake(self, reason: str, limit: int) -> int:
+        """Make so many ready jobs that wait for this reason due now; how many there were."""
+
     def find(self, ref: str) -> Job | None:
         """The job with this uid, else with this id."""
 

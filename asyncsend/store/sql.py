@@ -10,6 +10,7 @@ from asyncsend.errors import ConfigurationError, Conflict
 from asyncsend.job import CLAIMED_PAYLOAD, FINISHED, Job, Outcome, Settlement, State
 from asyncsend.store import Depth, Settled
 from asyncsend.store.batches import BatchStatements
+from asyncsend.store.channels import ChannelStatements
 from asyncsend.store.connection import (
     WHILE_OURS,
     AlreadyThere,
@@ -25,6 +26,7 @@ from asyncsend.store.connection import (
 )
 from asyncsend.store.runs import RunStatements
 from asyncsend.store.schedules import ScheduleStatements
+from asyncsend.store.topics import TopicStatements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -38,7 +40,7 @@ _JOB_COLUMNS = (
 )
 
 
-class SqlStore(RunStatements, BatchStatements, ScheduleStatements):
+class SqlStore(RunStatements, BatchStatements, ScheduleStatements, TopicStatements, ChannelStatements):
     """The shared half of both stores. A subclass connects, executes and names its errors."""
 
     # schema
@@ -178,14 +180,16 @@ class SqlStore(RunStatements, BatchStatements, ScheduleStatements):
             else:
                 singles.append(settlement)
         try:
-            if len(groups) + len(singles) == 1:  # one statement is its own transaction
+            if len(groups) + len(singles) == 1 and not any(map(_teaches, singles)):  # one statement is its own transaction
                 return self._settle(groups, singles, settlements, owner, rescue)
             with self._transaction():
                 return self._settle(groups, singles, settlements, owner, rescue)
         except (Duplicate, BadRow) as error:
             if len(settlements) > 1:  # one row must not keep the others from being written
                 parts = [self.settle([settlement], owner=owner, rescue=rescue) for settlement in settlements]
-                return Settled(sum(part.accepted for part in parts), tuple(job_id for part in parts for job_id in part.late))
+                return Settled(
+                    sum(part.accepted for part in parts), tuple(job_id for part in parts for job_id in part.late), tuple(one for part in parts for one in part.channels)
+                )
             return self._set_aside(settlements[0], owner, str(error))
 
     def _set_aside(self, settlement: Settlement, owner: str | None, error: str) -> Settled:
@@ -217,11 +221,14 @@ class SqlStore(RunStatements, BatchStatements, ScheduleStatements):
                     f"{WHILE_OURS}",
                     ids=sorted(ids), token=bytes.fromhex(token), owner=owner,
                 )  # fmt: skip
-        for settlement in sorted(singles, key=lambda one: one.job_id):
-            matched += self._settle_one(settlement, owner, rescue)
+        written = {one.job_id for one in sorted(singles, key=lambda one: one.job_id) if self._settle_one(one, owner, rescue)}
+        matched += len(written)
+        # Only from what is written now: a repeat whose first try was committed counts no failure twice.
+        heard = [one.outcome for one in singles if one.job_id in written and _teaches(one)]
+        channels = self._hear(heard, owner) if heard else ()
         if matched == len(settlements):
-            return Settled(matched)
-        return self._sort_out_late(settlements, rescue=rescue)
+            return Settled(matched, channels=channels)
+        return self._sort_out_late(settlements, rescue=rescue)._replace(channels=channels)
 
     def _settle_one(self, settlement: Settlement, owner: str | None, rescue: bool) -> int:
         outcome = settlement.outcome
@@ -402,8 +409,12 @@ class SqlStore(RunStatements, BatchStatements, ScheduleStatements):
         return self._write("DELETE FROM asyncsend_pauses WHERE queue = :queue", queue=queue) > 0
 
 
+def _teaches(settlement: Settlement) -> bool:
+    return settlement.outcome.channel is not None or settlement.outcome.gone is not None
+
+
 def _group_of(outcome: Outcome) -> str | None:
-    if outcome.verb == "finish" and outcome.result is None:
+    if outcome.verb == "finish" and outcome.result is None and outcome.channel is None:
         return "finish"
     if outcome.verb == "release" and not outcome.crashed and outcome.reason is None:
         return "release"

@@ -65,7 +65,7 @@ declared: dict[str, Task] = {}
 
 def declare(task: Task, where: str) -> None:
     """Add a task of the user's; ConfigurationError if the name is taken."""
-    if task.name in BUILT_IN or task.name.startswith("command."):
+    if task.name in BUILT_IN or task.name.startswith(("command.", "webhook.")):
         raise ConfigurationError(f"{where} defines a task called {task.name!r}, which is built in: give it another name=")
     known = declared.get(task.name)
     if known is not None and _place(known) != _place(task):
@@ -121,6 +121,8 @@ class Tasks:
         """The task of this name, None if there is none here."""
         if name in declared:
             return declared[name]
+        if name.startswith("webhook."):  # to the address of the subscription that is named
+            return self.find("webhook")
         if name not in self._built:
             built = self._build(name)
             if built is None:

@@ -1,4 +1,4 @@
-"""`webhook`: one HTTP request to somebody else's address, signed as Standard Webhooks 1.0.0 says, kept away from private networks."""
+"""`webhook` and `webhook.<subscription>`: one HTTP request to somebody else's address, signed as Standard Webhooks 1.0.0 says, kept away from private networks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from asyncsend import backoff
-from asyncsend.answers import BadPayload, Refused, Retry
+from asyncsend.answers import BadPayload, Refused, Retry, Unknown
+from asyncsend.channels import DELIVERY, of_url
 from asyncsend.errors import ConfigurationError
 from asyncsend.job import printable
 from asyncsend.tasks import Payload, Policy
 from asyncsend.tasks.members import header_names, only
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import requests
 
     from asyncsend.config import Settings
@@ -41,22 +44,40 @@ class Webhook:
         self._session: requests.Session | None = None
 
     def __call__(self, payload: Payload, job: Job) -> Any:
-        method, url, headers, body = request_of(payload)
+        if job.endpoint is None:
+            method, url, headers, body = request_of(payload)
+            keys = self.keys
+        else:
+            method, url, headers, body = delivery_of(payload, job)
+            keys = keys_of(job.endpoint["secrets"])
         headers |= {"webhook-id": job.idempotency_key, "Idempotency-Key": job.idempotency_key}
         if not any(name.lower() == "user-agent" for name in headers):
             headers["User-Agent"] = "asyncsend"
-        if self.keys:
+        if keys:
             stamp = int(time.time())  # of this attempt: receivers allow five minutes
-            headers |= {"webhook-timestamp": str(stamp), "webhook-signature": signature(self.keys, job.idempotency_key, stamp, body)}
+            headers |= {"webhook-timestamp": str(stamp), "webhook-signature": signature(keys, job.idempotency_key, stamp, body)}
         from asyncsend.tasks import http
 
         if self._session is None:
             self._session = http.guarded_session(self.allow_private)
-        reply = http.call(self._session, method, url, headers=headers, data=body, timeout=self.timeout)
+        channel = of_url(url)
+        job.report = {"channel": channel} if channel else {}
+        try:
+            reply = http.call(self._session, method, url, headers=headers, data=body, timeout=self.timeout)
+        except (Retry, Unknown):  # not reached, or no reply
+            job.report |= {"troubled": True}
+            raise
+        except Refused:  # nobody was asked
+            job.report = {}
+            raise
+        if reply.status == 429 or reply.status >= 500:
+            job.report |= {"troubled": True, "leave_alone": reply.retry_after if reply.status in (429, 503) else None}
         if 200 <= reply.status < 300:
             return {"status": reply.status}
         said = f"{urlsplit(url).hostname} answered {reply.status}"
         if reply.status == 410:
+            if job.endpoint is not None:
+                job.report |= {"gone": job.task.removeprefix(DELIVERY)}
             raise Refused(f"{said}: the receiver says this address is gone for good", reason="http-410")
         if 300 <= reply.status < 400:
             said += ", a redirect, which is never followed: enqueue the final address"
@@ -102,14 +123,32 @@ def request_of(payload: Payload) -> tuple[str, str, dict[str, str], bytes]:
     return method, url, headers, content
 
 
-def signing_key(secret: str) -> bytes:
-    """The bytes of a `whsec_…` secret; ConfigurationError if it is not base64 of 24 to 64 bytes (Standard Webhooks 1.0.0)."""
+def delivery_of(event: Payload, job: Job) -> tuple[str, str, dict[str, str], bytes]:
+    """The same for an event that goes to a subscription's address: its text as it stands in the row is the body, on every attempt. BadPayload if it is no CloudEvent."""
+    assert job.endpoint is not None
+    for name in ("specversion", "id", "source", "type"):
+        if not isinstance(event.get(name), str) or not event[name]:
+            raise BadPayload(f"{name} is missing: the payload must be an event of CloudEvents 1.0, as `asyncsend publish` makes it")
+    method, url, headers, _ = request_of({"url": job.endpoint["url"], "body": ""})
+    return method, url, headers | {"Content-Type": "application/cloudevents+json"}, job.payload.encode("utf-8")
+
+
+def keys_of(secrets: Sequence[str]) -> tuple[bytes, ...]:
+    """The keys of a subscription; Refused if somebody spoilt the row."""
+    try:
+        return tuple(signing_key(secret, "a secret of the subscription") for secret in secrets)
+    except ConfigurationError as error:
+        raise Refused(str(error), reason="bad-secret") from error
+
+
+def signing_key(secret: str, name: str = "ASYNCSEND_WEBHOOK_SECRET") -> bytes:
+    """The bytes of a `whsec_…` secret; ConfigurationError, with its name, if it is not base64 of 24 to 64 bytes (Standard Webhooks 1.0.0)."""
     try:
         key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ConfigurationError("ASYNCSEND_WEBHOOK_SECRET is not whsec_ and base64: make one with `openssl rand -base64 32`") from error
+        raise ConfigurationError(f"{name} is not whsec_ and base64: make one with `openssl rand -base64 32`") from error
     if not 24 <= len(key) <= 64:
-        raise ConfigurationError(f"ASYNCSEND_WEBHOOK_SECRET holds {len(key)} bytes, it must be 24 to 64: make one with `openssl rand -base64 32`")
+        raise ConfigurationError(f"{name} holds {len(key)} bytes, it must be 24 to 64: make one with `openssl rand -base64 32`")
     return key
 
 
