@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from asyncsend.job import State
+from asyncsend.job import FINISHED, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -259,22 +259,22 @@ class Store(Protocol):
 
     # retention
     def prune(
-        self, keep_done: float, keep_dead: float, limit: int, *, keep_cancelled: float | None = None, before: Callable[[Sequence[int]], None] | None = None
+        self, keep_done: float, keep_dead: float, limit: int, *, states: Sequence[str] = FINISHED, before: Callable[[Sequence[int]], None] | None = None
     ) -> int:
         """
         Delete at most `limit` jobs that are finished for longer than these seconds, the oldest first, with their attempts; how many.
 
-        Cancelled ones are kept like done ones, unless it is said otherwise. `before` is called with their ids first; what it raises stops it.
+        Cancelled ones are kept like done ones; with `states` only jobs in these. `before` is called with their ids first; what it raises stops it.
         """
 
-    def expired(self, keep_done: float, keep_dead: float, *, keep_cancelled: float | None = None) -> dict[str, int]:
+    def expired(self, keep_done: float, keep_dead: float, states: Sequence[str] = FINISHED) -> dict[str, int]:
         """How many jobs of each state that would delete, slice after slice."""
 
     def bury_held(self, keep: float, limit: int, owner: str | None = None) -> int:
         """Make at most `limit` jobs dead that are held for longer; how many. With `owner`, only while that owner holds a status row."""
 
-    def prune_others(self, keep: float, limit: int) -> None:
-        """Delete at most `limit` old rows of each other table: runs, batches, attempts whose job is gone, scopes, pauses that are over."""
+    def prune_others(self, keep: float, keep_attempts: float, limit: int) -> None:
+        """Delete at most `limit` rows of each other table that are older: runs, batches, attempts, scopes; and pauses that are over."""
 
     def attempts(self, ids: Sequence[int]) -> dict[int, list[Attempt]]:
         """What became of the attempts of these jobs that did not simply finish, the last twenty of each, the oldest first."""

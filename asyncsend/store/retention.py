@@ -7,10 +7,10 @@ transaction: a DELETE that searches would lock what it walks over, and producers
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asyncsend import job as outcomes
-from asyncsend.job import MAX_TEXT, Settlement
+from asyncsend.job import FINISHED, MAX_TEXT, Settlement
 from asyncsend.store.attempts import AttemptStatements
 from asyncsend.store.batches import BatchStatements
 from asyncsend.store.connection import WHILE_OURS, as_text, resolved
@@ -18,10 +18,8 @@ from asyncsend.store.connection import WHILE_OURS, as_text, resolved
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-ORPHANS = 180 * 86400.0  # seconds that attempts stay whose job somebody deleted by hand
 _EXPIRED = (
-    "finished_at < FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - CASE WHEN state = 'dead' THEN :keep_dead WHEN state = 'cancelled' THEN :keep_cancelled ELSE :keep_done END)"
-    " AND state IN ('done', 'dead', 'cancelled')"
+    "finished_at < FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - CASE WHEN state = 'dead' THEN :keep_dead ELSE :keep_done END) AND state IN (:one, :other, :third)"
 )
 
 
@@ -30,34 +28,34 @@ class RetentionStatements(AttemptStatements, BatchStatements):
 
     @resolved
     def prune(
-        self, keep_done: float, keep_dead: float, limit: int, *, keep_cancelled: float | None = None, before: Callable[[Sequence[int]], None] | None = None
+        self, keep_done: float, keep_dead: float, limit: int, *, states: Sequence[str] = FINISHED, before: Callable[[Sequence[int]], None] | None = None
     ) -> int:
-        keep = _keep(keep_done, keep_dead, keep_cancelled)
+        which = _expired(keep_done, keep_dead, states)
         ids = [
             row[0]
             for row in self._rows(
-                f"SELECT id FROM asyncsend_jobs WHERE finished_at < FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - :shortest) AND {_EXPIRED} ORDER BY finished_at LIMIT :limit",
-                shortest=min(keep.values()), limit=limit, **keep,
+                f"SELECT id FROM asyncsend_jobs /*by end*/ WHERE finished_at < FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - :shortest) AND {_EXPIRED}"
+                " ORDER BY finished_at LIMIT :limit",
+                limit=limit, **which,
             )
         ]  # fmt: skip
         if ids and before is not None:
             before(ids)
-        return self._delete(ids, _EXPIRED, **keep)
+        return self._delete(ids, _EXPIRED, **which)
 
     @resolved
-    def expired(self, keep_done: float, keep_dead: float, *, keep_cancelled: float | None = None) -> dict[str, int]:
-        keep = _keep(keep_done, keep_dead, keep_cancelled)
+    def expired(self, keep_done: float, keep_dead: float, states: Sequence[str] = FINISHED) -> dict[str, int]:
         rows = self._rows(
-            f"SELECT state, COUNT(*) FROM asyncsend_jobs WHERE finished_at < FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - :shortest) AND {_EXPIRED} GROUP BY state",
-            shortest=min(keep.values()), **keep,
-        )  # fmt: skip
+            f"SELECT state, COUNT(*) FROM asyncsend_jobs /*by end*/ WHERE finished_at < FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - :shortest) AND {_EXPIRED} GROUP BY state",
+            **_expired(keep_done, keep_dead, states),
+        )
         return {str(state): int(jobs) for state, jobs in rows}
 
     @resolved
     def purge(self, ids: Sequence[int]) -> int:
         return self._delete(ids, "state = 'dead'")
 
-    def _delete(self, ids: Sequence[int], still: str, **params: float) -> int:
+    def _delete(self, ids: Sequence[int], still: str, **params: Any) -> int:
         """Delete those of these jobs that are still so, with their attempts; their batches remember how many there were. One transaction."""
         if not ids:
             return 0
@@ -106,21 +104,23 @@ class RetentionStatements(AttemptStatements, BatchStatements):
         return len(buried)
 
     @resolved
-    def prune_others(self, keep: float, limit: int) -> None:
+    def prune_others(self, keep: float, keep_attempts: float, limit: int) -> None:
         old = "< FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - :keep)"
         runs = self._rows(f"SELECT id FROM asyncsend_runs WHERE started_at {old} ORDER BY started_at LIMIT :limit", keep=keep, limit=limit)
         if runs:
             self._write("DELETE FROM asyncsend_runs WHERE id IN :ids", ids=[row[0] for row in runs])
         self._prune_batches(keep, limit)
-        orphans = self._rows(
-            f"SELECT job_id, slot FROM asyncsend_attempts WHERE ended_at {old} ORDER BY ended_at LIMIT :limit", keep=max(2 * keep, ORPHANS), limit=limit
-        )
-        for job_id, slot in orphans:
-            self._write("DELETE FROM asyncsend_attempts WHERE job_id = :job_id AND slot = :slot", job_id=job_id, slot=slot)
+        # Those of jobs that we delete go with them; these are of jobs that somebody deleted by hand.
+        orphans = self._rows(f"SELECT job_id FROM asyncsend_attempts WHERE ended_at {old} ORDER BY ended_at LIMIT :limit", keep=keep_attempts, limit=limit)
+        if orphans:
+            ids = sorted({row[0] for row in orphans})
+            self._write(f"DELETE FROM asyncsend_attempts WHERE job_id IN :ids AND ended_at {old}", ids=ids, keep=keep_attempts)
         self._write(f"DELETE FROM asyncsend_status WHERE scope <> 'default' AND owner IS NULL AND finished_at {old}", keep=keep)
         for (queue,) in self._rows("SELECT queue FROM asyncsend_pauses WHERE paused_until < NOW(6)"):
             self._write("DELETE FROM asyncsend_pauses WHERE queue = :queue AND paused_until < NOW(6)", queue=as_text(queue))
 
 
-def _keep(done: float, dead: float, cancelled: float | None) -> dict[str, float]:
-    return {"keep_done": done, "keep_dead": dead, "keep_cancelled": done if cancelled is None else cancelled}
+def _expired(keep_done: float, keep_dead: float, states: Sequence[str]) -> dict[str, Any]:
+    """The parameters of _EXPIRED, and the shortest of the times."""
+    kept = [keep_dead if state == "dead" else keep_done for state in states]
+    return {"keep_done": keep_done, "keep_dead": keep_dead, "shortest": min(kept), "one": states[0], "other": states[-1], "third": states[len(states) // 2]}
