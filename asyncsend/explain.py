@@ -140,7 +140,7 @@ def verdict(
     for depth in depths:
         waits = (standing.now - depth.oldest_due).total_seconds() if depth.oldest_due else 0.0
         if waits > UNSERVED and depth.queue not in pauses and not {"*", depth.queue} & set(order):
-            said.append(f"{depth.due} jobs wait in the queue {depth.queue}, for {spoken(waits)}, and no run serves it: ASYNCSEND_QUEUES is {','.join(order)}.")
+            said.append(f"{depth.due} {'job waits' if depth.due == 1 else 'jobs wait'} in the queue {depth.queue}, for {spoken(waits)}, and no run serves it: ASYNCSEND_QUEUES is {','.join(order)}.")
     if prune_error:
         said.append(f"Old rows are not deleted, so the tables grow: {prune_error}.")
     for queue, until in pauses.items():

@@ -51,14 +51,16 @@ def prune(
     store: Store, settings: Settings, *, owner: str | None = None, beat: Callable[[], None] = lambda: None, clock: Callable[[], float] = time.monotonic
 ) -> Pruned:
     """One run's share of it: held jobs that waited too long, slices of finished jobs for so many seconds, then old rows of the other tables."""
-    began, jobs, held, more = clock(), 0, 0, True
+    began, jobs, held, more = clock(), 0, 0, False
     try:
         held = store.bury_held(settings.keep_held, SLICE, owner)
         first = before(store, settings)
-        while more and clock() - began < SECONDS:
+        while True:
             beat()
             deleted = store.prune(settings.keep_done, settings.keep_dead, SLICE, before=first)
             jobs, more = jobs + deleted, deleted == SLICE
+            if not more or clock() - began >= SECONDS:
+                break
         longest = max(settings.keep_done, settings.keep_dead)
         store.prune_others(longest, max(YEAR, 2 * (longest + settings.keep_held)), SLICE)
     except ConfigurationError as error:  # no right to DELETE: the work is done all the same
