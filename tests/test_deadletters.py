@@ -122,9 +122,10 @@ def test_an_error_is_cut_and_made_harmless(store):
     assert "\x1b" not in one.error
 
 
+@pytest.mark.parametrize("number", [1, 3])
 @pytest.mark.parametrize("lost", ["UPDATE asyncsend_jobs", "INSERT INTO asyncsend_attempts", "COMMIT before", "COMMIT after"])
-def test_a_settle_whose_reply_is_lost_writes_each_attempt_once(store, lost):
-    store.insert([producer.new_job("fine", {}) for _ in range(3)])
+def test_a_settle_whose_reply_is_lost_writes_each_attempt_once(store, lost, number):
+    store.insert([producer.new_job("fine", {}) for _ in range(number)])
     jobs, execute, pending = claim(store), store._execute, [lost]
 
     def unlucky(sql, params):
@@ -139,11 +140,11 @@ def test_a_settle_whose_reply_is_lost_writes_each_attempt_once(store, lost):
         return execute(sql, params)
 
     store._execute = unlucky
-    assert settle(store, outcomes.retry(0, "x", "y"), jobs).accepted == 3
+    assert settle(store, outcomes.retry(0, "x", "y"), jobs).accepted == number
     assert not pending
     assert settle(store, outcomes.retry(0, "x", "y"), jobs).late == ()  # a journal that is replayed once more
     store._execute = execute
-    assert [told(store, job.id) for job in jobs] == [[(1, "retried", "x")]] * 3
+    assert [told(store, job.id) for job in jobs] == [[(1, "retried", "x")]] * number
 
 
 def test_a_refused_outcome_writes_no_attempt(store):

@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -300,10 +301,19 @@ def test_an_archive_under_the_web_root_is_refused(lite):
 
 
 def test_two_that_append_at_the_same_time_leave_a_file_that_can_be_read(tmp_path):
-    program = "import sys\nfrom pathlib import Path\nfrom asyncsend.archive import Archive\nfrom asyncsend.job import Job\nfor n in range(40): Archive(Path(sys.argv[1]), 'p_').append([(Job(n, 'x' * 9000, '{}'), [])])"
-    both = [subprocess.Popen([os.sys.executable, "-c", program, str(tmp_path)]) for _ in range(2)]
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom asyncsend.archive import Archive\nfrom asyncsend.job import Job\nprint(flush=True)\nsys.stdin.readline()\n"
+        "for n in range(100): Archive(Path(sys.argv[1]), 'p_').append([(Job(n, 'x' * 9000, '{}'), [])])"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2)]
+    for one in both:
+        one.stdout.readline()
+    for one in both:
+        one.stdin.close()
     assert [one.wait(60) for one in both] == [0, 0]
-    assert len(archived(tmp_path)) == 80
+    for one in both:
+        one.stdout.close()
+    assert len(archived(tmp_path)) == 200
 
 
 # ── by hand ──────────────────────────────────────────────────────────────────────────────────────────────────────────
