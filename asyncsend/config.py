@@ -39,6 +39,8 @@ DECLARED: dict[str, tuple[str, str]] = {
     "ASYNCSEND_LOCK": ("", "path of the lock file; default: asyncsend.lock in ASYNCSEND_HOME"),
     "ASYNCSEND_KEEP_DONE": ("7d", "how long done and cancelled jobs stay in the table"),
     "ASYNCSEND_KEEP_DEAD": ("90d", "how long dead letters stay in the table"),
+    "ASYNCSEND_KEEP_HELD": ("90d", "how long held jobs wait for a decision; then they are dead"),
+    "ASYNCSEND_ARCHIVE": ("", "folder for what is deleted after its time, as gzipped JSON lines; default: it is deleted for good"),
     "ASYNCSEND_EMAIL_URL": ("", "smtp://user:password@host:587, smtps://…, sendmail:///usr/sbin/sendmail; default: maildir:// in the local outbox"),
     "ASYNCSEND_EMAIL_FROM": ("", "sender of mails that name none: Shop <shop@example.com>"),
     "ASYNCSEND_EMAIL_ON_UNKNOWN": ("retry", "when a mail server vanishes after the final dot: retry (same Message-ID) or hold"),
@@ -73,6 +75,8 @@ class Settings(NamedTuple):
     lock_path: Path
     keep_done: float
     keep_dead: float
+    keep_held: float
+    archive: Path | None
     email_url: str
     email_from: str
     email_on_unknown: str
@@ -163,6 +167,8 @@ def load(environ: Mapping[str, str]) -> Settings:
         lock_path=path("ASYNCSEND_LOCK", home / "asyncsend.lock"),
         keep_done=checked("ASYNCSEND_KEEP_DONE", times.duration, ""),
         keep_dead=checked("ASYNCSEND_KEEP_DEAD", times.duration, ""),
+        keep_held=checked("ASYNCSEND_KEEP_HELD", times.duration, ""),
+        archive=checked("ASYNCSEND_ARCHIVE", _unpublished, ""),
         email_url=checked("ASYNCSEND_EMAIL_URL", _url, _URL_RULE) or f"maildir://{home / 'outbox'}",
         email_from=value("ASYNCSEND_EMAIL_FROM"),
         email_on_unknown=checked("ASYNCSEND_EMAIL_ON_UNKNOWN", _on_unknown, "use retry or hold"),
@@ -320,6 +326,16 @@ def _url(text: str) -> str:
             raise ValueError("no URL")  # a bare / in the password would make a part of it look like the host
         _ = urlsplit(text).port  # ValueError unless it is a number below 65536; its words could hold a part of the password
     return text
+
+
+def _unpublished(text: str) -> Path | None:
+    if not text:
+        return None
+    path = Path(os.path.expanduser(text)).absolute()
+    root = published(path)
+    if root:
+        raise ValueError(f"it lies under the web root {root}, and payloads are nobody's business: name a folder like ~/asyncsend-archive")
+    return path
 
 
 def _prefix(text: str) -> str:

@@ -71,6 +71,8 @@ def _folder(settings: Settings) -> Iterator[Finding]:
     root = config.published(home)
     if root:
         yield Finding("web root", FAIL, f"{home} lies under {root}, which the web server publishes", f"run `mv {home} ~/.asyncsend` and set ASYNCSEND_HOME")
+    if settings.archive is not None and not os.access(settings.archive if settings.archive.exists() else settings.archive.parent, os.W_OK | os.X_OK):
+        yield Finding("archive", FAIL, f"{settings.archive} cannot be written, so nothing old is deleted", "set ASYNCSEND_ARCHIVE to a folder of yours")
     free = os.statvfs(home)
     megabytes = free.f_bavail * free.f_frsize // 1_000_000
     level = OK if megabytes >= 50 else WARN

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LEASE_ONLY_MEANS = "only the lease in the database keeps runs apart, and what a killed run leaves waits two minutes"
 LATE_TICKS = 3  # usual intervals without a run after which cron is said to be missing
+UNSERVED = 3600.0  # seconds after which a queue that the settings do not serve is served by no `run --queues` either
 LEAST_PATIENCE = 300.0  # seconds; a minute's cron may hiccup
 
 
@@ -109,10 +110,16 @@ def verdict(
     waiting: Mapping[str, int],
     zone: tzinfo,
     schedules: Sequence[Schedule] = (),
+    order: Sequence[str] = ("*",),
+    prune_error: str | None = None,
     subscriptions: Sequence[Subscription] = (),
     channels: Sequence[StoppedChannel] = (),
 ) -> tuple[str, list[str]]:
-    """`ok` or `attention`, and the sentences behind it, the most urgent first; `waiting` counts ready jobs by reason."""
+    """
+    `ok` or `attention`, and the sentences behind it, the most urgent first.
+
+    `waiting` counts ready jobs by reason, `order` are the queues that are served, `prune_error` is why the last pruning stopped.
+    """
     said: list[str] = []
     if standing.started_at is None:
         said.append("No run has ever been started: put the line of `asyncsend crontab` into cron.")
@@ -140,6 +147,12 @@ def verdict(
         if one.disabled_at
     ]
     said += [f"Nothing is sent through {one.name} until {stamp(one.until, zone)} ({one.reason}): `asyncsend resume {one.name}` opens it at once." for one in channels]
+    for depth in depths:
+        waits = (standing.now - depth.oldest_due).total_seconds() if depth.oldest_due else 0.0
+        if waits > UNSERVED and depth.queue not in pauses and not {"*", depth.queue} & set(order):
+            said.append(f"{depth.due} {'job waits' if depth.due == 1 else 'jobs wait'} in the queue {depth.queue}, for {spoken(waits)}, and no run serves it: ASYNCSEND_QUEUES is {','.join(order)}.")
+    if prune_error:
+        said.append(f"Old rows are not deleted, so the tables grow: {prune_error}.")
     for queue, until in pauses.items():
         said.append(f"Queue {queue} is paused {'until ' + stamp(until, zone) if until else 'until it is resumed'}.")
     return ("attention" if said else "ok"), said

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from asyncsend.errors import InvalidJob
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
 # The limits of a row. MySQL 5.6 and 5.7 accept packets of 4 MiB by default, so this much always arrives.
@@ -165,6 +166,21 @@ def cancel(reason: str, error: str | None = None) -> Outcome:
 def release(*, crashed: bool = False, reason: str | None = None, error: str | None = None) -> Outcome:
     """Back to ready at once, no attempt charged; with `crashed` its death count goes up."""
     return Outcome("release", State.READY, charged=False, crashed=crashed, reason=reason, error=error)
+
+
+def as_row(job: Job, history: Iterable[Any] | None = None) -> dict[str, Any]:
+    """A job as JSON shows it, with what became of its attempts if that is given; times are ISO 8601 in UTC, the payload is its raw text."""
+    row: dict[str, Any] = {}
+    for name in (
+        "id", "uid", "task", "queue", "priority", "state", "attempts", "crashes", "max_attempts", "timeout_seconds", "run_at", "expires_at",
+        "created_at", "finished_at", "unique_key", "batch_id", "reason", "error", "result", "payload",
+    ):  # fmt: skip
+        value = getattr(job, name)
+        row[name] = value.isoformat() if hasattr(value, "isoformat") else value
+    if history is not None:
+        told = [attempt._asdict() for attempt in history]
+        row["history"] = [one | {"ended_at": one["ended_at"] and one["ended_at"].isoformat()} for one in told]
+    return row
 
 
 class Settlement(NamedTuple):

@@ -57,6 +57,7 @@ EVENTS = {
     "schedule-due": ("INFO", "A schedule was due."),
     "schedule-stopped": ("ERROR", "A schedule cannot be used and makes no more jobs."),
     "pruned": ("INFO", "Old finished jobs were deleted."),
+    "held-too-long": ("WARN", "Held jobs that nobody decided about became dead letters."),
     "prune-failed": ("ERROR", "Old finished jobs cannot be deleted; the table grows."),
     "database-away": ("ERROR", "The database is away; results wait in the journal."),
     "signal": ("WARN", "Asked to stop; the current job may finish."),

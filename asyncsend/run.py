@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from asyncsend import queues, status
 from asyncsend.budget import Budget
-from asyncsend.errors import ConfigurationError, DatabaseUnreachable, LeaseLost
+from asyncsend.errors import DatabaseUnreachable, LeaseLost
 from asyncsend.job import Settlement
 from asyncsend.lock import HostLock, LockHeld
 
@@ -40,7 +40,7 @@ SETTLE_JOBS, SETTLE_SECONDS = 500, 0.25  # results are written in groups of so m
 GRACE = 10.0  # seconds the current jobs may still take after SIGTERM
 BATCHES_EVERY = 5.0  # seconds between looks at the open batches while there is work
 POLL = 1.0  # seconds between looks at an empty queue with --linger
-PRUNE_EVERY, PRUNE_SLICE, PRUNE_SECONDS = 600.0, 500, 2.0
+PRUNE_EVERY = 600.0
 WORDS = {"finish": "done", "retry": "retried", "snooze": "snoozed", "bury": "dead", "hold": "held", "cancel": "cancelled", "release": "released"}
 
 
@@ -126,7 +126,8 @@ class _Minute:
     unsettled_since: float = 0.0
     looked: bool = False
     dry_until: float = 0.0  # nothing was due a moment ago: no need to ask again before
-    pruned: bool = False
+    pruned: bool = False  # there was nothing left to prune, or it cannot be done now
+    prune_error: str | None = None
     batched: bool = False  # whether a job of a batch went through our hands
     batches_at: float = 0.0  # when to look after the open batches again
 
@@ -389,32 +390,28 @@ class _Minute:
             self._open_row()
             self.report.add("cancelled", disabled(self.store, str(name), outcome.error or "", self.holding.owner, self.log, self._beat))
 
-    # 5 ── keep the table small: a slice now and then, never a long DELETE
+    # 5 ── keep the tables small: slices now and then, never a long DELETE; while there is more, the next minute goes on
     def prune(self) -> None:
         seen = self.holding.seen
         if self.budget.stop_asked or (seen.pruned_at is not None and (seen.now - seen.pruned_at).total_seconds() < PRUNE_EVERY):
             return
-        began, deleted = self.budget.clock(), 0
-        while self.budget.clock() - began < PRUNE_SECONDS:
-            self._beat()
-            try:
-                slice_ = self.store.prune(self.settings.keep_done, self.settings.keep_dead, PRUNE_SLICE)
-            except ConfigurationError as error:  # no right to DELETE: the work is done all the same
-                self.log.event("prune-failed", error=str(error))
-                break
-            deleted += slice_
-            if slice_ < PRUNE_SLICE:
-                break
-        self.pruned = True
-        if deleted:
-            self.log.event("pruned", jobs=deleted)
+        from asyncsend import retention
+
+        found = retention.prune(self.store, self.settings, owner=self.holding.owner, beat=self._beat, clock=self.budget.clock)
+        self.pruned, self.prune_error = not found.more, found.trouble
+        if found.held:
+            self.log.event("held-too-long", jobs=found.held)
+        if found.jobs:
+            self.log.event("pruned", jobs=found.jobs)
+        if found.trouble:
+            self.log.event("prune-failed", error=found.trouble)
 
     # 6 ── leave: processes first, then the rows that say so
     def close(self) -> None:
         self._dismiss()
         self.report.seconds = self.budget.clock() - self.budget.started
         self._save(self.report.stopped)  # before the status row: only where that still has an owner does the next run look for unended history
-        if not self.holding.end(self.report.stopped, self.lock.held_count(), pruned=self.pruned) and self.report.stopped != "lease-lost":
+        if not self.holding.end(self.report.stopped, self.lock.held_count(), pruned=self.pruned, prune_error=self.prune_error) and self.report.stopped != "lease-lost":
             self.report.stopped = "lease-lost"
             self._save(self.report.stopped)
         if self.row is not None:

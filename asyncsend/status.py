@@ -55,9 +55,9 @@ class Holding:
         """A claim of ours was not ours any more: ask at once whether the row still is."""
         self.next_beat = 0.0
 
-    def end(self, stopped: str, lock_held: int, *, pruned: bool) -> bool:
+    def end(self, stopped: str, lock_held: int, *, pruned: bool, prune_error: str | None = None) -> bool:
         """Give the row back; False if it was no longer ours."""
-        return self.store.end(SCOPE, self.owner, stopped, lock_held, pruned, self.generation)
+        return self.store.end(SCOPE, self.owner, stopped, lock_held, pruned, self.generation, prune_error)
 
     def _renewed(self, asked_at: float) -> None:
         # Counted from before the question: the server's lease can only be longer than what we believe.

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from asyncsend import deadletters
 from asyncsend.cli import jobs as listing
-from asyncsend.cli.session import Session, as_row, bulk_options, filters, json_option, pass_session, print_json, sure
+from asyncsend.cli.session import Session, bulk_options, json_option, pass_session, print_json, sure, which_option
 from asyncsend.errors import Conflict
-from asyncsend.job import State
+from asyncsend.job import State, as_row
+
+if TYPE_CHECKING:
+    from asyncsend.store import Which
 
 
 @click.group()
@@ -19,13 +23,13 @@ def dead() -> None:
 
 
 @dead.command("list")
-@filters
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, metavar="N", help="At most N jobs. Default: 50.")
 @json_option
 @pass_session
-def list_(session: Session, queue: str | None, task: str | None, limit: int, as_json: bool) -> None:
+@which_option
+def list_(session: Session, limit: int, as_json: bool, which: Which) -> None:
     """List the dead letters, the newest first."""
-    found = session.store.jobs(state=State.DEAD.value, queue=queue, task=task, limit=limit)
+    found = session.store.jobs(**which._replace(state="dead")._asdict(), limit=limit)
     if as_json:
         print_json([as_row(one) for one in found])
     else:
@@ -37,25 +41,26 @@ dead.add_command(listing.job, "show")
 
 @dead.command()
 @click.argument("uids", nargs=-1, metavar="UID…")
-@click.option("--all", "everything", is_flag=True, help="All of them, or those that --queue and --task name.")
-@filters
+@click.option("--all", "everything", is_flag=True, help="All of them, or those that the options name.")
+@click.option("--to-queue", metavar="QUEUE", help="Put them into this queue instead of their own.")
 @bulk_options
-@click.pass_context
-def replay(ctx: click.Context, uids: tuple[str, ...], everything: bool, queue: str | None, task: str | None, yes: bool, dry_run: bool) -> None:
-    """Make dead letters ready again, with fresh attempts (the same as `asyncsend retry`)."""
-    ctx.invoke(listing.retry, uids=uids, everything=everything, queue=queue, task=task, yes=yes, dry_run=dry_run)
+@pass_session
+@which_option
+def replay(session: Session, uids: tuple[str, ...], everything: bool, to_queue: str | None, yes: bool, dry_run: bool, which: Which) -> None:
+    """Make dead letters ready again, with fresh attempts; what became of the earlier ones stays."""
+    listing.make_ready(session, "replay", uids, everything, which._replace(state="dead"), (State.DEAD,), to_queue, yes, dry_run)
 
 
 @dead.command()
 @click.argument("uids", nargs=-1, metavar="UID…")
-@click.option("--all", "everything", is_flag=True, help="All of them, or those that --queue and --task name.")
-@filters
+@click.option("--all", "everything", is_flag=True, help="All of them, or those that the options name.")
 @bulk_options
 @pass_session
-def purge(session: Session, uids: tuple[str, ...], everything: bool, queue: str | None, task: str | None, yes: bool, dry_run: bool) -> None:
-    """Delete dead letters for good."""
-    if bool(uids) == everything:
-        raise click.UsageError("name the dead letters to purge, or say --all")
+@which_option
+def purge(session: Session, uids: tuple[str, ...], everything: bool, yes: bool, dry_run: bool, which: Which) -> None:
+    """Delete dead letters for good; they do not go to the archive."""
+    which = which._replace(state="dead")
+    listing.chosen("purge", uids, everything, which)
     if not everything:
         found = session.find_all(uids)
         if sure(f"delete {len(found)} dead letters for good", yes=yes, dry_run=dry_run):
@@ -65,9 +70,9 @@ def purge(session: Session, uids: tuple[str, ...], everything: bool, queue: str 
             session.note("purge", [one.id for one in found])
             click.echo(f"{gone} deleted.", err=True)
         return
-    number = session.store.count(state=State.DEAD.value, queue=queue, task=task)
+    number = session.store.count(**which._asdict())
     if number and sure(f"delete {number} dead letters for good", yes=yes, dry_run=dry_run):
-        gone = deadletters.purge_all(session.store, queue=queue, task=task)
+        gone = deadletters.purge(session.store, which)
         session.note("purge", [], number=gone)
         click.echo(f"{gone} deleted.", err=True)
     elif not number:
@@ -75,9 +80,11 @@ def purge(session: Session, uids: tuple[str, ...], everything: bool, queue: str 
 
 
 @dead.command()
-@filters
 @pass_session
-def export(session: Session, queue: str | None, task: str | None) -> None:
-    """Print the dead letters as JSON lines, payloads included."""
-    for one in deadletters.each(session.store, queue=queue, task=task):
-        click.echo(json.dumps(as_row(one), ensure_ascii=True))
+@which_option
+def export(session: Session, which: Which) -> None:
+    """Print the dead letters as JSON lines, with their payloads and what became of each attempt."""
+    for ids in deadletters.slices(session.store, which._replace(state="dead")):
+        for part in deadletters.whole(session.store, ids):
+            for one, history in part:
+                click.echo(json.dumps(as_row(one, history), ensure_ascii=True))

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from asyncsend import channels, deadletters, explain, topics
-from asyncsend.cli.session import Session, as_row, bulk_options, filters, json_option, pass_session, print_json, print_table, sure
+from asyncsend.cli.session import Session, bulk_options, filters, json_option, pass_session, print_json, print_table, sure, which_option
 from asyncsend.errors import Conflict
-from asyncsend.job import State, printable
+from asyncsend.job import State, as_row, checked_queue, printable
+from asyncsend.times import spoken
 
 if TYPE_CHECKING:
     from asyncsend.job import Job
+    from asyncsend.store import Attempt, Which
 
 STATES = click.Choice([state.value for state in State])
 
@@ -50,14 +52,26 @@ def print_jobs(session: Session, found: list[Job]) -> None:
 def job(session: Session, uid: str, as_json: bool) -> None:
     """Show everything about one job, by its uid or id; `uid=…` or `id=…` where both could be meant."""
     found = session.find(uid)
+    history = session.store.attempts([found.id])[found.id]
     if as_json:
-        print_json(as_row(found))
+        print_json(as_row(found, history))
         return
     for name, value in as_row(found).items():
         shown = session.when(getattr(found, name)) if name.endswith("_at") and value else value
         if shown is not None:
             click.echo(f"{name:16} {printable(str(shown), 2000)}")
     click.echo(f"{'why':16} {_why(session, found)}")
+    for line in _told(session, history):
+        click.echo(line)
+
+
+def _told(session: Session, history: list[Attempt]) -> list[str]:
+    """What became of its attempts, one line each, the oldest first; one that just finished has none."""
+    lines = [f"{'':16} the {history[0].number - 1} before are forgotten"] if history and history[0].number > 1 else []
+    for one in history:
+        said = f"{session.when(one.ended_at)}  {one.became} after {spoken(one.seconds)} in run {one.run} ({one.reason}): {one.error or ''}"
+        lines.append(f"{'attempt ' + str(one.number):16} {printable(said, 1000)}")
+    return lines
 
 
 @click.command()
@@ -79,39 +93,49 @@ def _why(session: Session, found: Job) -> str:
 
 @click.command()
 @click.argument("uids", nargs=-1, metavar="UID…")
-@click.option("--all", "everything", is_flag=True, help="Every dead job, or those that --queue and --task name.")
-@filters
+@click.option("--all", "everything", is_flag=True, help="Every dead job, or those that the options name.")
+@click.option("--to-queue", metavar="QUEUE", help="Put them into this queue instead of their own.")
 @bulk_options
 @pass_session
-def retry(session: Session, uids: tuple[str, ...], everything: bool, queue: str | None, task: str | None, yes: bool, dry_run: bool) -> None:
+@which_option
+def retry(session: Session, uids: tuple[str, ...], everything: bool, to_queue: str | None, yes: bool, dry_run: bool, which: Which) -> None:
     """Make dead or cancelled jobs ready again, and waiting ones due now, with fresh attempts."""
-    _each(session, "retry", uids, everything, State.DEAD, queue, task, yes, dry_run, (State.DEAD, State.CANCELLED, State.READY))
+    make_ready(session, "retry", uids, everything, which._replace(state="dead"), (State.DEAD, State.CANCELLED, State.READY), to_queue, yes, dry_run)
 
 
 @click.command()
 @click.argument("uids", nargs=-1, metavar="UID…")
-@click.option("--all", "everything", is_flag=True, help="Every held job, or those that --queue and --task name.")
-@filters
+@click.option("--all", "everything", is_flag=True, help="Every held job, or those that the options name.")
 @bulk_options
 @pass_session
-def release(session: Session, uids: tuple[str, ...], everything: bool, queue: str | None, task: str | None, yes: bool, dry_run: bool) -> None:
+@which_option
+def release(session: Session, uids: tuple[str, ...], everything: bool, yes: bool, dry_run: bool, which: Which) -> None:
     """Let held jobs go: they become ready. Where the outcome was unknown, this may do the thing a second time."""
-    _each(session, "release", uids, everything, State.HELD, queue, task, yes, dry_run, (State.HELD,))
+    make_ready(session, "release", uids, everything, which._replace(state="held"), (State.HELD,), None, yes, dry_run)
 
 
-def _each(
-    session: Session, verb: str, uids: tuple[str, ...], everything: bool, which: State, queue: str | None, task: str | None,
-    yes: bool, dry_run: bool, states: tuple[State, ...],
-) -> None:  # fmt: skip
+def chosen(verb: str, uids: tuple[str, ...], everything: bool, which: Which) -> None:
+    """UsageError unless either jobs are named, or all are meant that the options name."""
     if bool(uids) == everything:
         raise click.UsageError(f"name the jobs to {verb}, or say --all")
+    if uids and any(which._replace(state=None)):
+        raise click.UsageError("--queue, --task, --reason, --since and --before choose among --all; --to-queue puts jobs into another queue")
+
+
+def make_ready(
+    session: Session, verb: str, uids: tuple[str, ...], everything: bool, which: Which, states: tuple[State, ...], queue: str | None, yes: bool, dry_run: bool
+) -> None:
+    """What retry, release and `dead replay` do."""
+    chosen(verb, uids, everything, which)
+    if queue is not None:
+        checked_queue(queue)
     if everything:
-        number = session.store.count(state=which.value, queue=queue, task=task)
-        if not number or not sure(f"{verb} {number} {which.value} jobs", yes=yes, dry_run=dry_run):
+        number = session.store.count(**which._asdict())
+        if not number or not sure(f"{verb} {number} {which.state} jobs", yes=yes, dry_run=dry_run):
             click.echo("Nothing changed.", err=True)
             return
-        done, refused = deadletters.replay_all(session.store, which, queue=queue, task=task)
-        session.note(verb, [], number=done)
+        done, refused = deadletters.replay(session.store, deadletters.slices(session.store, which), (State(str(which.state)),), queue)
+        session.note(verb, [], number=done, queue=queue)
         click.echo(f"{done} jobs are ready." + (f" {refused} were not: their unique key is taken." if refused else ""), err=True)
         return
     found = session.find_all(uids)
@@ -122,9 +146,9 @@ def _each(
         if one.state not in states:
             raise Conflict(f"job {one.uid or one.id} is {one.state.value}: only {', '.join(states)} jobs can be given to {verb}. Nothing was changed")
     for one in found:
-        if not session.store.make_ready(one.id, states):
+        if not session.store.make_ready(one.id, states, queue):
             raise Conflict(f"job {one.uid or one.id} is {session.find('id=' + str(one.id)).state.value}: only {', '.join(states)} jobs can be given to {verb}")
-    session.note(verb, [one.id for one in found])
+    session.note(verb, [one.id for one in found], queue=queue)
     click.echo(f"{_counted(found)} ready.", err=True)
 
 

@@ -11,8 +11,8 @@ import click
 
 from asyncsend import config, schema, times
 from asyncsend.errors import Conflict, InvalidJob, NotFound
-from asyncsend.job import printable
-from asyncsend.store import open_store
+from asyncsend.job import LAST_INSTANT, printable
+from asyncsend.store import Which, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -89,6 +89,19 @@ class Session:
         except ValueError as error:
             raise InvalidJob(f"--at: {error}") from error
 
+    def past(self, option: str, text: str | None) -> float | None:
+        """Seconds since 1970 of `2h`, which is so long ago by the database's clock, or of a time; None for None."""
+        if text is None:
+            return None
+        try:
+            ago = times.duration(text)
+        except ValueError:
+            try:
+                return max(1.0, min(times.instant(text, self.settings.timezone), LAST_INSTANT))
+            except ValueError as error:
+                raise InvalidJob(f"{option}: {printable(str(error), 200)}, or 2h for two hours ago") from error
+        return max(1.0, self.store.standing("default").now.timestamp() - ago)
+
     def note(self, did: str, jobs: Iterable[int | str], **facts: Any) -> None:
         """Leave a line in the log: a person changed something."""
         from asyncsend.log import Log
@@ -116,22 +129,27 @@ def filters(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--queue", help="Only jobs of this queue.")(command)
 
 
+def which_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--queue --task --reason --since --before` as one argument, `which`: the jobs they mean, of any state. Stands under `pass_session`."""
+
+    @filters
+    @click.option("--reason", help="Only jobs with this reason: max-attempts, bad-payload, crash-loop, …")
+    @click.option("--since", metavar="WHEN", help="Only what ended since: 2h (ago), or 2026-11-20 09:00.")
+    @click.option("--before", metavar="WHEN", help="Only what ended before: 7d (ago), or 2026-11-20 09:00.")
+    @functools.wraps(command)
+    def with_which(session: Session, *args: Any, queue: str | None, task: str | None, reason: str | None, since: str | None, before: str | None, **options: Any) -> Any:
+        if reason is not None and not reason.isascii():
+            raise InvalidJob(f"--reason {printable(reason, 80)!r} can be no job's: reasons are ASCII, `asyncsend dead list` shows them")
+        which = Which(None, queue, task, reason, session.past("--since", since), session.past("--before", before))
+        return command(session, *args, which=which, **options)
+
+    return with_which
+
+
 def bulk_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--yes` and `--dry-run`, which everything takes that changes many jobs at once."""
     command = click.option("--dry-run", is_flag=True, help="Only say what would be done.")(command)
     return click.option("--yes", is_flag=True, help="Do not ask.")(command)
-
-
-def as_row(job: Job) -> dict[str, Any]:
-    """A job as JSON shows it; times are ISO 8601 in UTC, the payload is its raw text."""
-    row: dict[str, Any] = {}
-    for name in (
-        "id", "uid", "task", "queue", "priority", "state", "attempts", "crashes", "max_attempts", "timeout_seconds", "run_at", "expires_at",
-        "created_at", "finished_at", "unique_key", "batch_id", "reason", "error", "result", "payload",
-    ):  # fmt: skip
-        value = getattr(job, name)
-        row[name] = value.isoformat() if hasattr(value, "isoformat") else value
-    return row
 
 
 def print_json(value: Any) -> None:

@@ -25,7 +25,10 @@ def status(session: Session, as_json: bool) -> None:
     """Say at a glance whether it works: the present and last run, depth, lag, dead letters, next cron expected."""
     store = session.store
     standing, depths, pauses, runs = store.standing(SCOPE), store.depth(), store.pauses(), store.runs(RUNS)
-    word, sentences = explain.verdict(standing, depths, pauses, store.waiting(), session.settings.timezone, store.schedules(), store.subscriptions(), store.stopped_channels())
+    word, sentences = explain.verdict(
+        standing, depths, pauses, store.waiting(), session.settings.timezone, store.schedules(), session.settings.queues, store.prune_error(SCOPE),
+        store.subscriptions(), store.stopped_channels(),
+    )  # fmt: skip
     if as_json:
         print_json(_facts(word, sentences, standing, depths, runs))
         return

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from asyncsend.job import State
+from asyncsend.job import FINISHED, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -128,6 +128,29 @@ class Depth(NamedTuple):
     oldest_due: datetime | None = None
 
 
+class Attempt(NamedTuple):
+    """What became of one attempt of a job; the numbers go on when the job is replayed."""
+
+    number: int
+    ended_at: datetime | None
+    run: int | None  # generation of the run that had claimed it
+    seconds: float
+    became: str  # retried | snoozed | dead | held | cancelled | crashed
+    reason: str | None
+    error: str | None  # cut; the whole of the last one is in the job
+
+
+class Which(NamedTuple):
+    """Which jobs a person means: None is any. The times, seconds since 1970, are of a job's end; while it has none, of its beginning."""
+
+    state: str | None = None
+    queue: str | None = None
+    task: str | None = None
+    reason: str | None = None
+    since: float | None = None
+    until: float | None = None
+
+
 class Settled(NamedTuple):
     """What became of a group of settlements."""
 
@@ -210,8 +233,13 @@ class Store(Protocol):
     def beat(self, scope: str, owner: str, lease: float) -> bool:
         """Renew the lease for `lease` seconds; False if the row belongs to somebody else now."""
 
-    def end(self, scope: str, owner: str, stopped: str, lock_held: int, pruned: bool, generation: int | None = None) -> bool:
+    def end(
+        self, scope: str, owner: str, stopped: str, lock_held: int, pruned: bool, generation: int | None = None, prune_error: str | None = None
+    ) -> bool:
         """Give the status row back, adding the runs that found the lock held; False if it was no longer ours. By `generation` a repeat knows its own work."""
+
+    def prune_error(self, scope: str) -> str | None:
+        """Why the last pruning stopped; None if it did not."""
 
     def open_run(self, scope: str, generation: int, host: str, pid: int) -> int:
         """The id of a new row of the history."""
@@ -264,8 +292,27 @@ class Store(Protocol):
         With `owner`, only while that owner holds a status row: what a run wants to write after it lost it is late, and refused.
         """
 
-    def prune(self, keep_done: float, keep_dead: float, limit: int) -> int:
-        """Delete at most `limit` finished jobs older than these seconds, and old history; how many jobs."""
+    # retention
+    def prune(
+        self, keep_done: float, keep_dead: float, limit: int, *, states: Sequence[str] = FINISHED, before: Callable[[Sequence[int]], None] | None = None
+    ) -> int:
+        """
+        Delete at most `limit` jobs that are finished for longer than these seconds, the oldest first, with their attempts; how many.
+
+        Cancelled ones are kept like done ones; with `states` only jobs in these. `before` is called with their ids first; what it raises stops it.
+        """
+
+    def expired(self, keep_done: float, keep_dead: float, states: Sequence[str] = FINISHED) -> dict[str, int]:
+        """How many jobs of each state that would delete, slice after slice."""
+
+    def bury_held(self, keep: float, limit: int, owner: str | None = None) -> int:
+        """Make at most `limit` jobs dead that are held for longer; how many. With `owner`, only while that owner holds a status row."""
+
+    def prune_others(self, keep: float, keep_attempts: float, limit: int) -> None:
+        """Delete at most `limit` rows of each other table that are older: runs, batches, attempts, scopes; and pauses that are over."""
+
+    def attempts(self, ids: Sequence[int]) -> dict[int, list[Attempt]]:
+        """What became of the attempts of these jobs that did not simply finish, the last twenty of each, the oldest first."""
 
     # batches
     def add_batch(self, batch: NewBatch, sealed: bool) -> bool:
@@ -339,11 +386,20 @@ class Store(Protocol):
     def matches(self, ref: str) -> list[Job]:
         """The job with this uid, then another one with this id, where there are such; `uid=…` and `id=…` say which is meant."""
 
-    def jobs(self, *, state: str | None, queue: str | None, task: str | None, limit: int, before: int | None = None) -> list[Job]:
-        """The newest jobs of that kind first, with id below `before`."""
+    def jobs(self, *, limit: int, before: int | None = None, **which: Any) -> list[Job]:
+        """The newest jobs of that kind first, with id below `before`; `which` is made of the members of Which."""
 
-    def count(self, *, state: str | None, queue: str | None, task: str | None) -> int:
+    def count(self, **which: Any) -> int:
         """How many jobs of that kind there are."""
+
+    def ids(self, which: Which, limit: int, before: int | None = None) -> list[int]:
+        """The ids of the newest of them, as in `jobs`."""
+
+    def parts(self, ids: Sequence[int]) -> list[list[int]]:
+        """These ids in lists whose jobs can be read at once on a small host."""
+
+    def these(self, ids: Sequence[int]) -> list[Job]:
+        """The jobs with these ids that are there, in this order."""
 
     def depth(self) -> list[Depth]:
         """How many jobs every queue has in every state."""
@@ -351,8 +407,11 @@ class Store(Protocol):
     def waiting(self) -> dict[str, int]:
         """How many ready jobs wait for which reason: what the last attempt met, or what it is not tried for."""
 
-    def make_ready(self, job_id: int, states: Sequence[State]) -> bool:
-        """Back to ready and due now, with fresh attempts; False if it is in none of `states`. Conflict if its unique key is taken."""
+    def make_ready(self, job_id: int, states: Sequence[State], queue: str | None = None) -> bool:
+        """Back to ready and due now, with fresh attempts, in `queue` or where it was; False if it is in none of `states`. Conflict if its unique key is taken."""
+
+    def make_all_ready(self, ids: Sequence[int], states: Sequence[State], queue: str | None = None) -> int:
+        """The same for all of these, or with Conflict for none; how many."""
 
     def cancel(self, job_id: int, reason: str) -> bool:
         """Ready or held becomes cancelled; False if it is neither."""

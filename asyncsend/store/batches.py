@@ -118,6 +118,12 @@ class BatchStatements(SqlConnection):
         old = self._rows(
             "SELECT uid FROM asyncsend_batches WHERE finished_at < FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - :keep) ORDER BY finished_at LIMIT :limit", keep=keep, limit=limit
         )
+        # And those whose process died before they were sealed: nobody will ever finish them. While they have jobs, they stay.
+        old += self._rows(
+            "SELECT uid FROM asyncsend_batches b WHERE finished_at IS NULL AND sealed_at IS NULL AND created_at < FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - :keep)"
+            " AND NOT EXISTS (SELECT 1 FROM asyncsend_jobs j WHERE j.batch_id = b.uid) LIMIT :limit",
+            keep=keep, limit=limit,
+        )  # fmt: skip
         for (uid,) in old:
             self._write("DELETE FROM asyncsend_batches WHERE uid = :uid", uid=as_text(uid))
 

@@ -3,7 +3,8 @@ What every statement stands on: errors, the connection that is asked again, and 
 
 A statement is written in MySQL's words; SQLite is taught NOW, UNIX_TIMESTAMP and FROM_UNIXTIME when it connects. `:name` is a
 parameter, a list of ids is written out; `/*by key*/` is where MySQL must be told to go by the primary key, `/*as it is now*/`
-where it must not answer from an old snapshot.
+where it must not answer from an old snapshot, `/*to change*/` where nobody else may change the rows before COMMIT, `/*by end*/`
+where it must go by the index of finished_at.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ class SqlConnection:
 def bind(sql: str, params: Params, prefix: str) -> str:
     """The statement with the table prefix and the lists of ids written in; lists hold whole numbers only."""
     if prefix != "asyncsend_":
-        sql = re.sub(r"\basyncsend_(?=jobs|status|runs|pauses|batches|schedules|subscriptions|channels|schema)", prefix, sql)
+        sql = re.sub(r"\basyncsend_(?=jobs|status|runs|pauses|batches|schedules|subscriptions|channels|attempts|schema)", prefix, sql)
     for name, value in params.items():
         if isinstance(value, list):
             sql = sql.replace(f":{name}", "(" + ",".join(str(int(one)) for one in value) + ")")
@@ -134,7 +135,7 @@ _PARAMETER = re.compile(r":([a-z_]+\d*)\b")
 def in_mysql(sql: str) -> str:
     """The statement in MySQL's words and the DB-API's pyformat style."""
     spoken = _PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%"))
-    return spoken.replace("/*by key*/", "FORCE INDEX (PRIMARY)").replace("/*as it is now*/", "LOCK IN SHARE MODE")
+    return spoken.replace("/*by key*/", "FORCE INDEX (PRIMARY)").replace("/*as it is now*/", "LOCK IN SHARE MODE").replace("/*to change*/", "FOR UPDATE").replace("/*by end*/", "FORCE INDEX (jobs_to_prune)")
 
 
 def statements(ddl: str) -> list[str]:

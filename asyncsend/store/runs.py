@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 from asyncsend.store import COUNTED, RunRow, Standing
-from asyncsend.store.connection import Duplicate, SqlConnection, as_time, resolved
+from asyncsend.store.connection import Duplicate, SqlConnection, as_text, as_time, resolved, storable
 
 
 class RunStatements(SqlConnection):
@@ -67,13 +67,17 @@ class RunStatements(SqlConnection):
         )  # fmt: skip
 
     @resolved
-    def end(self, scope: str, owner: str, stopped: str, lock_held: int, pruned: bool, generation: int | None = None) -> bool:
+    def end(
+        self, scope: str, owner: str, stopped: str, lock_held: int, pruned: bool, generation: int | None = None, prune_error: str | None = None
+    ) -> bool:
         ended = (
             self._write(
                 "UPDATE asyncsend_status SET status = 'idle', owner = NULL, finished_at = NOW(6), stopped = :stopped,"
-                " lock_held = lock_held + :lock_held, pruned_at = CASE WHEN :pruned = 1 THEN NOW(6) ELSE pruned_at END"
+                " lock_held = lock_held + :lock_held, pruned_at = CASE WHEN :pruned = 1 THEN NOW(6) ELSE pruned_at END,"
+                " prune_error = CASE WHEN :pruned = 1 THEN :prune_error ELSE prune_error END"
                 " WHERE scope = :scope AND owner = :owner",
                 scope=scope, owner=owner, stopped=stopped[:64], lock_held=lock_held, pruned=int(pruned),
+                prune_error=storable(prune_error[:500]) if prune_error else None,
             )
             == 1
         )  # fmt: skip
@@ -108,6 +112,11 @@ class RunStatements(SqlConnection):
             "UPDATE asyncsend_runs SET finished_at = NOW(6), stopped = 'died' WHERE scope = :scope AND generation < :generation AND finished_at IS NULL",
             scope=scope, generation=generation,
         )  # fmt: skip
+
+    @resolved
+    def prune_error(self, scope: str) -> str | None:
+        rows = self._rows("SELECT prune_error FROM asyncsend_status WHERE scope = :scope", scope=scope)
+        return as_text(rows[0][0]) if rows else None
 
     @resolved
     def runs(self, limit: int) -> list[RunRow]:

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from asyncsend.errors import ConfigurationError, Conflict
-from asyncsend.job import CLAIMED_PAYLOAD, FINISHED, Job, Outcome, Settlement, State
-from asyncsend.store import Depth, Settled
-from asyncsend.store.batches import BatchStatements
+from asyncsend.job import CLAIMED_PAYLOAD, FINISHED, Job, Outcome, Settlement, State, hold
+from asyncsend.store import Depth, Settled, Which
+from asyncsend.store.attempts import is_told
 from asyncsend.store.channels import ChannelStatements
 from asyncsend.store.connection import (
     WHILE_OURS,
@@ -24,6 +24,7 @@ from asyncsend.store.connection import (
     statements,
     storable,
 )
+from asyncsend.store.retention import RetentionStatements
 from asyncsend.store.runs import RunStatements
 from asyncsend.store.schedules import ScheduleStatements
 from asyncsend.store.topics import TopicStatements
@@ -38,9 +39,15 @@ _JOB_COLUMNS = (
     "id, uid, task, payload, queue, priority, run_at, expires_at, max_attempts, timeout_seconds, unique_key, batch_id, state,"
     " attempts, crashes, token, run_id, started_at, created_at, finished_at, reason, error, result"
 )
+# Which jobs a person means; `since` and `until` speak of when a job ended, or while it has not, of when it was added.
+_WHICH = (
+    "(:state IS NULL OR state = :state) AND (:queue IS NULL OR queue = :queue) AND (:task IS NULL OR task = :task) AND (:reason IS NULL OR reason = :reason)"
+    " AND (:since IS NULL OR COALESCE(finished_at, created_at) >= FROM_UNIXTIME(:since)) AND (:until IS NULL OR COALESCE(finished_at, created_at) < FROM_UNIXTIME(:until))"
+)
+PART_BYTES = 4 * 1024 * 1024  # of payloads and results that are read at once
 
 
-class SqlStore(RunStatements, BatchStatements, ScheduleStatements, TopicStatements, ChannelStatements):
+class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStatements, ChannelStatements):
     """The shared half of both stores. A subclass connects, executes and names its errors."""
 
     # schema
@@ -180,7 +187,7 @@ class SqlStore(RunStatements, BatchStatements, ScheduleStatements, TopicStatemen
             else:
                 singles.append(settlement)
         try:
-            if len(groups) + len(singles) == 1 and not any(map(_teaches, singles)):  # one statement is its own transaction
+            if len(groups) + len(singles) == 1 and not any(is_told(one.outcome) or _teaches(one) for one in singles):  # one statement is its own transaction
                 return self._settle(groups, singles, settlements, owner, rescue)
             with self._transaction():
                 return self._settle(groups, singles, settlements, owner, rescue)
@@ -194,12 +201,15 @@ class SqlStore(RunStatements, BatchStatements, ScheduleStatements, TopicStatemen
 
     def _set_aside(self, settlement: Settlement, owner: str | None, error: str) -> Settled:
         """Held, by the smallest UPDATE there is: what the outcome wanted to write cannot stand in this row."""
-        matched = self._write(
-            "UPDATE asyncsend_jobs /*by key*/ SET state = 'held', reason = 'bad-row', error = :error WHERE id = :id AND state = 'running' AND token = :token"
-            f"{WHILE_OURS}",
-            id=settlement.job_id, token=bytes.fromhex(settlement.token), owner=owner,
-            error=f"the outcome ({settlement.outcome.verb}) cannot be written into this row ({error}): somebody changed it by hand; correct it, then `asyncsend release`",
-        )  # fmt: skip
+        words = f"the outcome ({settlement.outcome.verb}) cannot be written into this row ({error}): somebody changed it by hand; correct it, then `asyncsend release`"
+        with self._transaction():
+            matched = self._write(
+                "UPDATE asyncsend_jobs /*by key*/ SET state = 'held', reason = 'bad-row', error = :error WHERE id = :id AND state = 'running' AND token = :token"
+                f"{WHILE_OURS}",
+                id=settlement.job_id, token=bytes.fromhex(settlement.token), owner=owner, error=words,
+            )  # fmt: skip
+            if matched:
+                self._record([settlement._replace(outcome=hold("bad-row", words)._replace(seconds=settlement.outcome.seconds))])
         return Settled(1) if matched else self._sort_out_late([settlement])
 
     def _settle(
@@ -221,10 +231,12 @@ class SqlStore(RunStatements, BatchStatements, ScheduleStatements, TopicStatemen
                     f"{WHILE_OURS}",
                     ids=sorted(ids), token=bytes.fromhex(token), owner=owner,
                 )  # fmt: skip
-        written = {one.job_id for one in sorted(singles, key=lambda one: one.job_id) if self._settle_one(one, owner, rescue)}
+        written = [one for one in sorted(singles, key=lambda one: one.job_id) if self._settle_one(one, owner, rescue)]
         matched += len(written)
-        # Only from what is written now: a repeat whose first try was committed counts no failure twice.
-        heard = [one.outcome for one in singles if one.job_id in written and _teaches(one)]
+        # Only from what is written now: a repeat whose first try was committed tells and counts nothing twice.
+        if told := [one for one in written if is_told(one.outcome)]:
+            self._record(told)
+        heard = [one.outcome for one in written if _teaches(one)]
         channels = self._hear(heard, owner) if heard else ()
         if matched == len(settlements):
             return Settled(matched, channels=channels)
@@ -263,50 +275,6 @@ class SqlStore(RunStatements, BatchStatements, ScheduleStatements, TopicStatemen
         late = tuple(job_id for job_id in sorted(by_id) if job_id not in ours)
         return Settled(len(by_id) - len(late), late)
 
-    @resolved
-    def prune(self, keep_done: float, keep_dead: float, limit: int) -> int:
-        # Ids first, then by primary key: a DELETE that searches would lock what it walks over.
-        ids = [
-            row[0]
-            for row in self._rows(
-                "SELECT id FROM asyncsend_jobs WHERE finished_at < FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - :shortest)"
-                " AND finished_at < FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - CASE WHEN state = 'dead' THEN :keep_dead ELSE :keep_done END)"
-                " ORDER BY finished_at LIMIT :limit",
-                shortest=min(keep_done, keep_dead), keep_done=keep_done, keep_dead=keep_dead, limit=limit,
-            )
-        ]  # fmt: skip
-        deleted = self._prune_jobs(sorted(ids)) if ids else 0
-        old = [
-            row[0]
-            for row in self._rows(
-                "SELECT id FROM asyncsend_runs WHERE started_at < FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - :keep) ORDER BY started_at LIMIT :limit",
-                keep=max(keep_done, keep_dead), limit=limit,
-            )
-        ]  # fmt: skip
-        if old:
-            self._write("DELETE FROM asyncsend_runs WHERE id IN :ids", ids=old)
-        self._prune_batches(max(keep_done, keep_dead), limit)
-        return deleted
-
-    def _prune_jobs(self, ids: list[int]) -> int:
-        """Delete them, and let their batches remember how many there were, in one transaction."""
-        finished = "id IN :ids AND state IN ('done', 'dead', 'cancelled')"
-        counted = self._rows(
-            "SELECT batch_id, SUM(state = 'done'), SUM(state = 'dead'), SUM(state = 'cancelled') FROM asyncsend_jobs"
-            f" WHERE {finished} AND batch_id IS NOT NULL GROUP BY batch_id",
-            ids=ids,
-        )
-        if not counted:
-            return self._write(f"DELETE FROM asyncsend_jobs WHERE {finished}", ids=ids)
-        with self._transaction():
-            for uid, done, dead, cancelled in counted:
-                self._write(
-                    "UPDATE asyncsend_batches SET pruned_done = pruned_done + :done, pruned_dead = pruned_dead + :dead, pruned_cancelled = pruned_cancelled + :cancelled"
-                    " WHERE uid = :uid",
-                    uid=as_text(uid), done=int(done), dead=int(dead), cancelled=int(cancelled),
-                )  # fmt: skip
-            return self._write(f"DELETE FROM asyncsend_jobs WHERE {finished}", ids=ids)
-
     # people
     def find(self, ref: str) -> Job | None:
         return next(iter(self.matches(ref)), None)
@@ -324,23 +292,36 @@ class SqlStore(RunStatements, BatchStatements, ScheduleStatements, TopicStatemen
         return list({job.id: job for job in map(_job, rows)}.values())
 
     @resolved
-    def jobs(self, *, state: str | None, queue: str | None, task: str | None, limit: int, before: int | None = None) -> list[Job]:
-        rows = self._rows(
-            f"SELECT {_JOB_COLUMNS} FROM asyncsend_jobs WHERE (:state IS NULL OR state = :state) AND (:queue IS NULL OR queue = :queue)"
-            " AND (:task IS NULL OR task = :task) AND (:before IS NULL OR id < :before) ORDER BY id DESC LIMIT :limit",
-            state=state, queue=queue, task=task, before=before, limit=limit,
-        )  # fmt: skip
-        return [_job(row) for row in rows]
+    def jobs(self, *, limit: int, before: int | None = None, **which: Any) -> list[Job]:
+        sql = f"SELECT {_JOB_COLUMNS} FROM asyncsend_jobs WHERE {_WHICH} AND (:before IS NULL OR id < :before) ORDER BY id DESC LIMIT :limit"
+        return [_job(row) for row in self._rows(sql, **Which(**which)._asdict(), before=before, limit=limit)]
 
     @resolved
-    def count(self, *, state: str | None, queue: str | None, task: str | None) -> int:
-        return int(
-            self._rows(
-                "SELECT COUNT(*) FROM asyncsend_jobs WHERE (:state IS NULL OR state = :state) AND (:queue IS NULL OR queue = :queue)"
-                " AND (:task IS NULL OR task = :task)",
-                state=state, queue=queue, task=task,
-            )[0][0]
-        )  # fmt: skip
+    def count(self, **which: Any) -> int:
+        return int(self._rows(f"SELECT COUNT(*) FROM asyncsend_jobs WHERE {_WHICH}", **Which(**which)._asdict())[0][0])
+
+    @resolved
+    def ids(self, which: Which, limit: int, before: int | None = None) -> list[int]:
+        sql = f"SELECT id FROM asyncsend_jobs WHERE {_WHICH} AND (:before IS NULL OR id < :before) ORDER BY id DESC LIMIT :limit"
+        return [row[0] for row in self._rows(sql, **which._asdict(), before=before, limit=limit)]
+
+    @resolved
+    def parts(self, ids: Sequence[int]) -> list[list[int]]:
+        sizes = dict(self._rows("SELECT id, LENGTH(payload) + COALESCE(LENGTH(result), 0) FROM asyncsend_jobs WHERE id IN :ids", ids=list(ids)))
+        parts: list[list[int]] = []
+        room = 0
+        for job_id in ids:
+            room -= sizes.get(job_id, 0)
+            if room < 0 or not parts:
+                parts.append([])
+                room = PART_BYTES - sizes.get(job_id, 0)
+            parts[-1].append(job_id)
+        return parts
+
+    @resolved
+    def these(self, ids: Sequence[int]) -> list[Job]:
+        found = {row[0]: _job(row) for row in self._rows(f"SELECT {_JOB_COLUMNS} FROM asyncsend_jobs WHERE id IN :ids", ids=list(ids))}
+        return [found[job_id] for job_id in ids if job_id in found]
 
     @resolved
     def depth(self) -> list[Depth]:
@@ -364,20 +345,20 @@ class SqlStore(RunStatements, BatchStatements, ScheduleStatements, TopicStatemen
         rows = self._rows("SELECT reason, COUNT(*) FROM asyncsend_jobs WHERE state = 'ready' AND reason IS NOT NULL GROUP BY reason")
         return {str(as_text(reason)): jobs for reason, jobs in rows}
 
+    def make_ready(self, job_id: int, states: Sequence[State], queue: str | None = None) -> bool:
+        return self.make_all_ready([job_id], states, queue) == 1
+
     @resolved
-    def make_ready(self, job_id: int, states: Sequence[State]) -> bool:
+    def make_all_ready(self, ids: Sequence[int], states: Sequence[State], queue: str | None = None) -> int:
         allowed = [state.value for state in states]
         try:
-            return (
-                self._write(
-                    "UPDATE asyncsend_jobs /*by key*/ SET state = 'ready', run_at = NOW(6), attempts = 0, crashes = 0, token = NULL, started_at = NULL,"
-                    " finished_at = NULL, unique_slot = 0, reason = NULL WHERE id = :id AND state IN (:a, :b, :c)",
-                    id=job_id, a=allowed[0], b=allowed[-1], c=allowed[len(allowed) // 2],
-                )
-                == 1
+            return self._write(
+                "UPDATE asyncsend_jobs /*by key*/ SET state = 'ready', run_at = NOW(6), attempts = 0, crashes = 0, token = NULL, started_at = NULL,"
+                " finished_at = NULL, unique_slot = 0, reason = NULL, queue = COALESCE(:queue, queue) WHERE id IN :ids AND state IN (:a, :b, :c)",
+                ids=sorted(ids), a=allowed[0], b=allowed[-1], c=allowed[len(allowed) // 2], queue=queue,
             )  # fmt: skip
         except Duplicate as error:
-            raise Conflict(f"job {job_id} cannot be made ready: another unfinished job has its unique key") from error
+            raise Conflict(f"job {', '.join(map(str, ids))[:100]} cannot be made ready: another unfinished job has its unique key") from error
 
     @resolved
     def cancel(self, job_id: int, reason: str) -> bool:
@@ -389,10 +370,6 @@ class SqlStore(RunStatements, BatchStatements, ScheduleStatements, TopicStatemen
             )
             == 1
         )  # fmt: skip
-
-    @resolved
-    def purge(self, ids: Sequence[int]) -> int:
-        return self._write("DELETE FROM asyncsend_jobs WHERE id IN :ids AND state = 'dead'", ids=sorted(ids)) if ids else 0
 
     @resolved
     def pause(self, queue: str, seconds: float | None) -> None:

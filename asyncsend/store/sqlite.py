@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from asyncsend.errors import ConfigurationError, DatabaseUnreachable
-from asyncsend.store.connection import BadRow, ConnectionLost, Duplicate, Params, bind, resolved
+from asyncsend.store.connection import AlreadyThere, BadRow, ConnectionLost, Duplicate, Params, bind, resolved
 from asyncsend.store.sql import SqlStore
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ class SQLiteStore(SqlStore):
 
     def _execute(self, sql: str, params: Params) -> tuple[list[tuple[Any, ...]], int]:
         statement = bind(sql, params, self.prefix)
+        if " ON DUPLICATE KEY UPDATE " in statement:
+            statement = _in_place(statement)
         try:
             if self._connection is None:
                 self._connection = self._connect()
@@ -94,6 +96,8 @@ class SQLiteStore(SqlStore):
             return DatabaseUnreachable(f"the {self.name} takes no writes ({error}): free space or check its rights, the next run tries again")
         if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_PERM):
             return ConfigurationError(f"the {self.name} cannot be used ({error}): check the path and its rights, or restore it")
+        if "duplicate column name" in str(error):
+            return AlreadyThere(str(error))
         if "no such table" in str(error) or "no such column" in str(error):
             missing = ConfigurationError(f"the tables of asyncsend are not in the {self.name} ({error}): run `asyncsend init`")
             missing.missing_table = "no such table" in str(error)  # type: ignore[attr-defined]
@@ -114,6 +118,11 @@ class SQLiteStore(SqlStore):
     @resolved
     def tables(self) -> set[str]:
         return {str(row[0]) for row in self._rows("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'")}
+
+
+def _in_place(statement: str) -> str:
+    """The same with whole rows replaced, which is the same where every column is given: SQLite before 3.24 knows no upsert."""
+    return statement.replace("INSERT INTO", "INSERT OR REPLACE INTO", 1).partition(" ON DUPLICATE KEY UPDATE ")[0]
 
 
 def teach(connection: sqlite3.Connection, clock: Callable[[], float]) -> None:
