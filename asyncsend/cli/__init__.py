@@ -22,6 +22,7 @@ COMMANDS = {
     "run": "run", "status": "status", "enqueue": "enqueue",
     "jobs": "jobs", "job": "jobs", "why": "jobs", "retry": "jobs", "cancel": "jobs", "release": "jobs", "dead": "dead", "batch": "batches",
     "pause": "queues", "resume": "queues", "schedule": "schedules",
+    "metrics": "metrics", "check": "metrics",
 }  # fmt: skip
 
 

@@ -81,6 +81,8 @@ def enqueue(
         from asyncsend.cli.each import enqueue_each
 
         enqueue_each(session, task, read_payload(payload), each, options, unique=unique, strict=strict, dry_run=dry_run, as_json=as_json)
+        if not dry_run:
+            session.warn_if_no_run_comes()
         return
     job = new_job(task, read_payload(payload), unique=unique, uid=uid, **options)
     if batch is not None:
@@ -89,6 +91,7 @@ def enqueue(
     if made != job.uid:
         click.echo(f"An unfinished job has the key {unique!r} already; nothing was added.", err=True)
     click.echo(printable(made))
+    session.warn_if_no_run_comes()
 
 
 def learn_tasks(session: Session, task: str) -> Tasks:

@@ -69,7 +69,7 @@ def why(session: Session, uid: str) -> None:
 
 
 def _why(session: Session, found: Job) -> str:
-    return printable(explain.why(found, session.store.standing("default"), session.store.pauses(), session.settings.queues, session.settings.timezone))
+    return printable(explain.why(found, explain.around(session.store, session.settings, found)))
 
 
 @click.command()

@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from asyncsend.errors import ConfigurationError, Conflict
-from asyncsend.job import CLAIMED_PAYLOAD, FINISHED, Job, Outcome, Settlement, State
-from asyncsend.store import Depth, Settled
+from asyncsend.job import CLAIMED_PAYLOAD, FINISHED, Job, Outcome, Settlement, State, hold
+from asyncsend.store import Settled
+from asyncsend.store.alerts import AlertStatements
 from asyncsend.store.batches import BatchStatements
 from asyncsend.store.connection import (
     WHILE_OURS,
@@ -23,6 +24,7 @@ from asyncsend.store.connection import (
     statements,
     storable,
 )
+from asyncsend.store.figures import FigureStatements
 from asyncsend.store.runs import RunStatements
 from asyncsend.store.schedules import ScheduleStatements
 
@@ -38,7 +40,11 @@ _JOB_COLUMNS = (
 )
 
 
-class SqlStore(RunStatements, BatchStatements, ScheduleStatements):
+class PartlyWritten(Exception):
+    """Some of a group was written before: which, has to be asked. Never leaves the store."""
+
+
+class SqlStore(RunStatements, BatchStatements, ScheduleStatements, FigureStatements, AlertStatements):
     """The shared half of both stores. A subclass connects, executes and names its errors."""
 
     # schema
@@ -168,60 +174,92 @@ class SqlStore(RunStatements, BatchStatements, ScheduleStatements):
 
     @resolved
     def settle(self, settlements: Sequence[Settlement], *, owner: str | None = None, rescue: bool = False) -> Settled:
-        # Plain successes and plain releases go by the group, everything that carries words of its own by itself.
-        groups: dict[tuple[str, str], list[int]] = {}
-        singles: list[Settlement] = []
-        for settlement in settlements:
-            kind = _group_of(settlement.outcome)
-            if kind and not rescue:
-                groups.setdefault((kind, settlement.token), []).append(settlement.job_id)
-            else:
-                singles.append(settlement)
+        if not settlements:
+            return Settled(0)
         try:
-            if len(groups) + len(singles) == 1:  # one statement is its own transaction
-                return self._settle(groups, singles, settlements, owner, rescue)
-            with self._transaction():
-                return self._settle(groups, singles, settlements, owner, rescue)
+            try:
+                with self._transaction():
+                    return self._settle(settlements, owner, rescue, exactly=any(one.task is None for one in settlements))
+            except PartlyWritten:
+                with self._transaction():
+                    return self._settle(settlements, owner, rescue, exactly=True)
         except (Duplicate, BadRow) as error:
             if len(settlements) > 1:  # one row must not keep the others from being written
                 parts = [self.settle([settlement], owner=owner, rescue=rescue) for settlement in settlements]
                 return Settled(sum(part.accepted for part in parts), tuple(job_id for part in parts for job_id in part.late))
-            return self._set_aside(settlements[0], owner, str(error))
+            with self._transaction():
+                return self._set_aside(settlements[0], owner, str(error))
 
     def _set_aside(self, settlement: Settlement, owner: str | None, error: str) -> Settled:
         """Held, by the smallest UPDATE there is: what the outcome wanted to write cannot stand in this row."""
+        [settlement] = self._open_claims([settlement], rescue=False) or [settlement]
         matched = self._write(
             "UPDATE asyncsend_jobs /*by key*/ SET state = 'held', reason = 'bad-row', error = :error WHERE id = :id AND state = 'running' AND token = :token"
             f"{WHILE_OURS}",
             id=settlement.job_id, token=bytes.fromhex(settlement.token), owner=owner,
             error=f"the outcome ({settlement.outcome.verb}) cannot be written into this row ({error}): somebody changed it by hand; correct it, then `asyncsend release`",
         )  # fmt: skip
-        return Settled(1) if matched else self._sort_out_late([settlement])
+        if not matched:
+            return self._sort_out_late([settlement])
+        self._count([settlement._replace(outcome=hold("bad-row", ""))], [])
+        return Settled(1)
 
-    def _settle(
-        self, groups: dict[tuple[str, str], list[int]], singles: Sequence[Settlement], settlements: Sequence[Settlement], owner: str | None, rescue: bool
-    ) -> Settled:
-        matched = 0
-        for (kind, token), ids in sorted(groups.items()):
-            if kind == "finish":
-                matched += self._write(
-                    "UPDATE asyncsend_jobs /*by key*/ SET state = 'done', attempts = attempts + 1, finished_at = NOW(6), unique_slot = NULL,"
-                    " reason = NULL, error = NULL WHERE id IN :ids AND state = 'running' AND token = :token"
-                    f"{WHILE_OURS}",
-                    ids=sorted(ids), token=bytes.fromhex(token), owner=owner,
-                )  # fmt: skip
+    def _open_claims(self, settlements: Sequence[Settlement], rescue: bool) -> list[Settlement]:
+        """Those whose claim still stands, with queue and task as the row has them; nobody else changes these rows before our COMMIT."""
+        rows = self._rows(
+            "SELECT id, token, queue, task FROM asyncsend_jobs /*by key*/ WHERE id IN :ids AND state = 'running' /*as it is now*/",
+            ids=sorted(one.job_id for one in settlements),
+        )
+        there = {row[0]: row[1:] for row in rows}
+        return [
+            one._replace(queue=there[one.job_id][1], task=there[one.job_id][2])
+            for one in settlements
+            if one.job_id in there and (as_hex(there[one.job_id][0]) == one.token or (rescue and there[one.job_id][0] is None))
+        ]
+
+    def _settle(self, settlements: Sequence[Settlement], owner: str | None, rescue: bool, exactly: bool) -> Settled:
+        """
+        Write and count, in the caller's transaction. Counted is what these very statements change: a replay finds some of it written, and counted, before.
+
+        PartlyWritten if a group was; with `exactly` it is asked first which claims still stand.
+        """
+        # Plain successes and plain releases go by the group, everything that carries words of its own by itself.
+        groups: dict[tuple[str, str], list[Settlement]] = {}
+        singles: list[Settlement] = []
+        for settlement in self._open_claims(settlements, rescue) if exactly else settlements:
+            kind = _group_of(settlement.outcome)
+            if kind and not rescue:
+                groups.setdefault((kind, settlement.token), []).append(settlement)
             else:
-                matched += self._write(
-                    "UPDATE asyncsend_jobs /*by key*/ SET state = 'ready', started_at = NULL, reason = CASE WHEN reason = 'started-once' THEN NULL ELSE reason END"
-                    " WHERE id IN :ids AND state = 'running' AND token = :token"
-                    f"{WHILE_OURS}",
-                    ids=sorted(ids), token=bytes.fromhex(token), owner=owner,
-                )  # fmt: skip
-        for settlement in sorted(singles, key=lambda one: one.job_id):
-            matched += self._settle_one(settlement, owner, rescue)
-        if matched == len(settlements):
-            return Settled(matched)
-        return self._sort_out_late(settlements, rescue=rescue)
+                singles.append(settlement)
+        written: list[Settlement] = []
+        for (kind, token), group in sorted(groups.items()):
+            matched = self._settle_group(kind, token, [one.job_id for one in group], owner)
+            if matched == len(group):
+                written += group
+            elif matched:
+                raise PartlyWritten
+        written += [one for one in sorted(singles, key=lambda one: one.job_id) if self._settle_one(one, owner, rescue)]
+        settled = Settled(len(written)) if len(written) == len(settlements) else self._sort_out_late(settlements, rescue=rescue)
+        # Late ones are not fenced: that a run came too late is what they say. Not in a repeat, whose first try may have counted them.
+        late = {} if self.repeating and not written else dict.fromkeys(settled.late, True)
+        self._count(written, [one for one in settlements if one.job_id in late and one.task is not None])
+        return settled
+
+    def _settle_group(self, kind: str, token: str, ids: list[int], owner: str | None) -> int:
+        if kind == "finish":
+            return self._write(
+                "UPDATE asyncsend_jobs /*by key*/ SET state = 'done', attempts = attempts + 1, finished_at = NOW(6), unique_slot = NULL,"
+                " reason = NULL, error = NULL WHERE id IN :ids AND state = 'running' AND token = :token"
+                f"{WHILE_OURS}",
+                ids=sorted(ids), token=bytes.fromhex(token), owner=owner,
+            )  # fmt: skip
+        return self._write(
+            "UPDATE asyncsend_jobs /*by key*/ SET state = 'ready', started_at = NULL, reason = CASE WHEN reason = 'started-once' THEN NULL ELSE reason END"
+            " WHERE id IN :ids AND state = 'running' AND token = :token"
+            f"{WHILE_OURS}",
+            ids=sorted(ids), token=bytes.fromhex(token), owner=owner,
+        )  # fmt: skip
 
     def _settle_one(self, settlement: Settlement, owner: str | None, rescue: bool) -> int:
         outcome = settlement.outcome
@@ -279,6 +317,7 @@ class SqlStore(RunStatements, BatchStatements, ScheduleStatements):
         if old:
             self._write("DELETE FROM asyncsend_runs WHERE id IN :ids", ids=old)
         self._prune_batches(max(keep_done, keep_dead), limit)
+        self._prune_counters()
         return deleted
 
     def _prune_jobs(self, ids: list[int]) -> int:
@@ -334,28 +373,6 @@ class SqlStore(RunStatements, BatchStatements, ScheduleStatements):
                 state=state, queue=queue, task=task,
             )[0][0]
         )  # fmt: skip
-
-    @resolved
-    def depth(self) -> list[Depth]:
-        # By the name without blanks at its end: MySQL takes names that differ only there for one, and may show either.
-        found: dict[tuple[str, str], Depth] = {}
-        for queue, state, jobs in self._rows("SELECT queue, state, COUNT(*) FROM asyncsend_jobs GROUP BY state, queue"):
-            key = (queue.rstrip(" "), state)
-            found[key] = Depth(key[0], State(state), jobs + (found[key].jobs if key in found else 0))
-        for queue, jobs, oldest in self._rows(
-            "SELECT queue, COUNT(*), MIN(COALESCE(run_at, created_at)) FROM asyncsend_jobs"
-            " WHERE state = 'ready' AND (run_at IS NULL OR run_at <= NOW(6)) GROUP BY queue"
-        ):
-            key = (queue.rstrip(" "), "ready")
-            if key in found:
-                since = [moment for moment in (as_time(oldest), found[key].oldest_due) if moment]
-                found[key] = found[key]._replace(due=found[key].due + jobs, oldest_due=min(since, default=None))
-        return [found[key] for key in sorted(found)]
-
-    @resolved
-    def waiting(self) -> dict[str, int]:
-        rows = self._rows("SELECT reason, COUNT(*) FROM asyncsend_jobs WHERE state = 'ready' AND reason IS NOT NULL GROUP BY reason")
-        return {str(as_text(reason)): jobs for reason, jobs in rows}
 
     @resolved
     def make_ready(self, job_id: int, states: Sequence[State]) -> bool:
