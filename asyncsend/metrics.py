@@ -129,7 +129,7 @@ def as_json(figures: Figures) -> dict[str, Any]:
         "failure_rate": failure_rate(figures.hour)[0],
         "queues": [
             {
-                "queue": depth.queue, "state": depth.state.value, "jobs": min(MOST, depth.jobs), "more": depth.jobs > MOST, "due": min(MOST, depth.due),
+                "queue": depth.queue, "state": depth.state.value, "jobs": min(MOST, depth.jobs), "more": depth.jobs > MOST, "due": min(MOST, depth.due), "later": min(MOST, depth.later),
                 "oldest_due": depth.oldest_due.isoformat() if depth.oldest_due else None,
             }
             for depth in figures.depths
@@ -161,7 +161,7 @@ def prometheus(figures: Figures) -> str:
     states = [
         ({"queue": depth.queue, "state": state}, jobs, "")
         for depth in figures.depths
-        for state, jobs in ((("due", depth.due), ("later", depth.jobs - depth.due)) if depth.state is State.READY else ((depth.state.value, depth.jobs),))
+        for state, jobs in ((("due", depth.due), ("later", depth.later)) if depth.state is State.READY else ((depth.state.value, depth.jobs),))
     ]
     family("jobs", "gauge", f"Jobs that are not finished, and dead ones; {MOST + 1} stands for more than {MOST}.", states)
     lags = [({"queue": depth.queue}, (standing.now - depth.oldest_due).total_seconds(), "") for depth in figures.depths if depth.oldest_due]

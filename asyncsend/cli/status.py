@@ -75,10 +75,9 @@ def _print_depths(depths: list[Depth]) -> None:
     for queue in sorted({depth.queue for depth in depths}):
         by_state = {depth.state: depth for depth in depths if depth.queue == queue}
         ready = by_state.get(State.READY)
-        due, jobs = (ready.due, ready.jobs) if ready else (0, 0)
-        later = metrics.counted(jobs - due) if jobs <= metrics.MOST else "?" if due > metrics.MOST else f"{jobs - 1 - due:,}+"
+        due, later = (ready.due, ready.later) if ready else (0, 0)
         rest = (metrics.counted(by_state[state].jobs) if state in by_state else 0 for state in (State.RUNNING, State.HELD, State.DEAD))
-        rows.append((queue, metrics.counted(due), later, *rest))
+        rows.append((queue, metrics.counted(due), metrics.counted(later), *rest))
     print_table(("queue", "due", "later", "running", "held", "dead"), rows)
 
 

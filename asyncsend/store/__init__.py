@@ -129,6 +129,7 @@ class Depth(NamedTuple):
     state: State
     jobs: int
     due: int = 0
+    later: int = 0
     oldest_due: datetime | None = None
 
 

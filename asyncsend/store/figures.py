@@ -16,13 +16,12 @@ from asyncsend.store.connection import SqlConnection, as_text, as_time, resolved
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from datetime import datetime
 
     from asyncsend.job import Job, Settlement
 
 MOST = 10_000  # rows of one queue and state that are counted; more is "10,000+"
 PRIORITIES = 50  # of one queue that are looked at one by one
-NEAR = 1000  # rows of one queue and priority, next to now on either side, in which `waiting` looks for reasons
+NEAR = 250  # rows of one queue and priority, next to now on either side, in which `waiting` looks for reasons
 MOST_LABELS = 200  # pairs of queue and task that are counted by their names; the others are (other, other)
 OTHER = ("other", "other")
 KEEP_HOURS, KEEP_DAYS = 3 * 86400, 400 * 86400  # seconds
@@ -32,6 +31,7 @@ _BEGAN = {
     "day": "FROM_UNIXTIME(FLOOR(UNIX_TIMESTAMP(NOW(6)) / 86400) * 86400)",
     "ever": "FROM_UNIXTIME(86400)",
 }
+_READY, _DUE = "state = 'ready' AND queue = :queue AND priority = :priority", "(run_at IS NULL OR run_at <= NOW(6))"
 _HISTOGRAM = tuple(f"h{number}" for number in range(len(BOUNDS) + 1))
 _COUNTERS = (*OUTCOMES, "seconds", *_HISTOGRAM)
 
@@ -119,14 +119,15 @@ class FigureStatements(SqlConnection):
         found: dict[tuple[str, str], Depth] = {}
         for state in (State.READY, State.RUNNING, State.DEAD, State.HELD):
             for queue in self._queues_with(state):
-                one = Depth(queue.rstrip(" "), state, self._counted("state = :state AND queue = :queue", state=state.value, queue=queue))
                 if state is State.READY:
-                    due, oldest = self._due(queue)
-                    one = one._replace(jobs=max(one.jobs, due), due=due, oldest_due=oldest)
+                    one = self._ready(queue)
+                else:
+                    one = Depth(queue.rstrip(" "), state, self._counted("state = :state AND queue = :queue", state=state.value, queue=queue))
                 there = found.get((one.queue, state))
                 if there:
                     since = [moment for moment in (there.oldest_due, one.oldest_due) if moment]
-                    one = one._replace(jobs=min(MOST + 1, one.jobs + there.jobs), due=min(MOST + 1, one.due + there.due), oldest_due=min(since, default=None))
+                    jobs, due, later = (min(MOST + 1, both) for both in (one.jobs + there.jobs, one.due + there.due, one.later + there.later))
+                    one = Depth(one.queue, state, jobs, due, later, min(since, default=None))
                 found[one.queue, state] = one
         return [found[key] for key in sorted(found)]
 
@@ -157,19 +158,23 @@ class FigureStatements(SqlConnection):
             found.append(rows[0][0])
         return found
 
-    def _due(self, queue: str) -> tuple[int, datetime | None]:
-        """How many of its jobs are due, and since when the oldest is: one range per priority, for future jobs lie between them."""
-        due, since = 0, []
-        ready = "state = 'ready' AND queue = :queue AND priority = :priority"
-        for priority in self._priorities(queue):
-            due += self._counted(f"{ready} AND (run_at IS NULL OR run_at <= NOW(6))", queue=queue, priority=priority)
+    def _ready(self, queue: str) -> Depth:
+        """Its due and its later jobs: one range each per priority, for future jobs lie between the due ones."""
+        due = later = 0
+        since = []
+        priorities = self._priorities(queue)
+        for priority in priorities:
+            due += self._counted(f"{_READY} AND {_DUE}", queue=queue, priority=priority) if due <= MOST else 0
+            later += self._counted(f"{_READY} AND run_at > NOW(6)", queue=queue, priority=priority) if later <= MOST else 0
             oldest = self._rows(
-                f"SELECT (SELECT created_at FROM asyncsend_jobs WHERE {ready} AND run_at IS NULL ORDER BY run_at, id LIMIT 1),"
-                f" (SELECT run_at FROM asyncsend_jobs WHERE {ready} AND run_at <= NOW(6) ORDER BY run_at, id LIMIT 1)",
+                f"SELECT (SELECT created_at FROM asyncsend_jobs WHERE {_READY} AND run_at IS NULL ORDER BY run_at, id LIMIT 1),"
+                f" (SELECT run_at FROM asyncsend_jobs WHERE {_READY} AND run_at <= NOW(6) ORDER BY run_at, id LIMIT 1)",
                 queue=queue, priority=priority,
             )[0]  # fmt: skip
             since += [moment for moment in map(as_time, oldest) if moment]
-        return min(due, MOST + 1), min(since, default=None)
+        if len(priorities) == PRIORITIES:  # those below them are there, and nobody asked whether they are due
+            later = max(later, self._counted("state = 'ready' AND queue = :queue", queue=queue) - due)
+        return Depth(queue.rstrip(" "), State.READY, min(due + later, MOST + 1), min(due, MOST + 1), min(later, MOST + 1), min(since, default=None))
 
     @resolved
     def waiting(self) -> dict[str, int]:
@@ -177,9 +182,9 @@ class FigureStatements(SqlConnection):
         found: dict[str, int] = {}
         for queue in self._queues_with(State.READY):
             for priority in self._priorities(queue):
-                for side, order in (("(run_at IS NULL OR run_at <= NOW(6))", "DESC"), ("run_at > NOW(6)", "ASC")):
+                for side, order in ((_DUE, "DESC"), ("run_at > NOW(6)", "ASC")):
                     rows = self._rows(
-                        "SELECT reason, COUNT(*) FROM (SELECT reason FROM asyncsend_jobs WHERE state = 'ready' AND queue = :queue AND priority = :priority"
+                        f"SELECT reason, COUNT(*) FROM (SELECT reason FROM asyncsend_jobs WHERE {_READY}"
                         f" AND {side} ORDER BY run_at {order} LIMIT {NEAR}) near WHERE reason IS NOT NULL GROUP BY reason",
                         queue=queue, priority=priority,
                     )  # fmt: skip
@@ -190,15 +195,15 @@ class FigureStatements(SqlConnection):
     @resolved
     def ahead(self, job: Job, queues: Sequence[str]) -> int:
         """How many due jobs are claimed before this one: all of these queues, and in its own those of a higher priority or older. No more than MOST + 1."""
-        jobs = sum(self._due(queue)[0] for queue in queues)
+        jobs = sum(self._ready(queue).due for queue in queues)
         for priority in self._priorities(job.queue):
             if priority < job.priority or jobs > MOST:
                 break
-            where = "state = 'ready' AND queue = :queue AND priority = :priority AND (run_at IS NULL OR run_at <= NOW(6))"
+            where = f"{_READY} AND {_DUE}"
             if priority == job.priority:
-                where += " AND run_at IS NULL AND id < :id" if job.run_at is None else " AND (run_at IS NULL OR run_at < FROM_UNIXTIME(:run_at) OR (run_at = FROM_UNIXTIME(:run_at) AND id < :id))"
-            run_at = job.run_at.timestamp() if job.run_at else None
-            jobs += self._counted(where, queue=job.queue, priority=priority, id=job.id, run_at=run_at)
+                mine = "(SELECT mine.run_at FROM asyncsend_jobs mine WHERE mine.id = :id)"  # to the letter, as it stands in the row
+                where += " AND run_at IS NULL AND id < :id" if job.run_at is None else f" AND (run_at IS NULL OR run_at < {mine} OR (run_at = {mine} AND id < :id))"
+            jobs += self._counted(where, queue=job.queue, priority=priority, id=job.id)
         return min(jobs, MOST + 1)
 
 
