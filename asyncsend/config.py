@@ -49,8 +49,13 @@ DECLARED: dict[str, tuple[str, str]] = {
     "ASYNCSEND_WEBHOOK_SECRET": ("", "whsec_… secret that signs webhooks (Standard Webhooks); several, separated by spaces, while rotating"),
     "ASYNCSEND_EVENT_SOURCE": ("asyncsend", "what published events say they come from: the address of your site, as a rule"),
     "ASYNCSEND_ALLOW_PRIVATE": ("", "private addresses webhooks may go to: 127.0.0.1, 10.0.0.0/8"),
+    "ASYNCSEND_ALERT_TO": ("", "who is told when something is wrong: ops@example.com or https://…, several separated by commas"),
+    "ASYNCSEND_ALERT_LIMITS": ("", "what is wrong: lag=10m, dead=10, held=0, failures=50%, lock=30m, silence=5m"),
+    "ASYNCSEND_HEARTBEAT_URL": ("", "address that each run asks for at its end, /fail added after trouble: https://hc-ping.com/…"),
+    "ASYNCSEND_METRICS_FILE": ("", "file for the textfile collector of node_exporter, written after each run that had work: …/asyncsend.prom"),
 }
-SECRET = ("ASYNCSEND_DATABASE_URL", "ASYNCSEND_EMAIL_URL", "ASYNCSEND_SMS_URL", "ASYNCSEND_WEBHOOK_SECRET")
+SECRET = ("ASYNCSEND_DATABASE_URL", "ASYNCSEND_EMAIL_URL", "ASYNCSEND_SMS_URL", "ASYNCSEND_WEBHOOK_SECRET", "ASYNCSEND_ALERT_TO", "ASYNCSEND_HEARTBEAT_URL")
+BY_PATH = ("ASYNCSEND_ALERT_TO", "ASYNCSEND_HEARTBEAT_URL")  # whoever knows the path of such an address may speak there
 
 # What the names of secrets look like, in the query of a URL and in a gateway's template; ssl_key is the path of a file.
 SECRET_NAME = re.compile("(?!ssl_key$).*(pass|pwd|secret|token|auth|key)", re.IGNORECASE)
@@ -85,6 +90,10 @@ class Settings(NamedTuple):
     webhook_secrets: tuple[str, ...]
     event_source: str
     allow_private: tuple[str, ...]
+    alert_to: tuple[str, ...]
+    alert_limits: dict[str, float]  # those that are set
+    heartbeat_url: str
+    metrics_file: Path | None
     commands: dict[str, str]
     origins: dict[str, tuple[str, str]]  # name: (value, where it came from)
 
@@ -177,6 +186,10 @@ def load(environ: Mapping[str, str]) -> Settings:
         webhook_secrets=tuple(value("ASYNCSEND_WEBHOOK_SECRET").split()),
         event_source=checked("ASYNCSEND_EVENT_SOURCE", _source, "use a URI without blanks, such as https://shop.example.com"),
         allow_private=checked("ASYNCSEND_ALLOW_PRIVATE", _networks, "use addresses or networks such as 127.0.0.1, 10.0.0.0/8"),
+        alert_to=checked("ASYNCSEND_ALERT_TO", _addresses, "use ops@example.com or https://hooks.example.com/…, several separated by commas"),
+        alert_limits=checked("ASYNCSEND_ALERT_LIMITS", _limits, ""),
+        heartbeat_url=checked("ASYNCSEND_HEARTBEAT_URL", _web_address, "write https://host/path"),
+        metrics_file=path("ASYNCSEND_METRICS_FILE", home) if value("ASYNCSEND_METRICS_FILE") else None,
         commands={name.removeprefix(COMMAND).lower(): text for name, (text, _) in origins.items() if name.startswith(COMMAND)},
         origins=origins,
     )
@@ -197,6 +210,8 @@ def masked(name: str, value: str) -> str:
     """The value as it may be shown: passwords of a URL and whole keys become ***."""
     if name not in SECRET or not value:
         return value
+    if name in BY_PATH:
+        return re.sub(r"(://[^/,\s]*/)[^,\s]+", r"\1***", value)
     if "://" in value:
         shown = re.sub(r"(://[^:]*:).*(@)", r"\1***\2", value, flags=re.DOTALL)
         return _PARAMETER.sub(lambda found: f"{found[1]}{found[2]}=***" if SECRET_NAME.match(found[2]) else found[0], shown)
@@ -385,3 +400,44 @@ def _networks(text: str) -> tuple[str, ...]:
         for name in names:
             ipaddress.ip_network(name, strict=False)
     return names
+
+
+def _web_address(text: str) -> str:
+    if text and not (re.match("https?://[^/@]", _url(text), re.IGNORECASE) and text.isascii()):
+        raise ValueError("no address of the web")
+    return text
+
+
+def _addresses(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    for name in names:
+        if "://" in name:
+            _web_address(name)
+        elif not re.fullmatch(r"[^@\s]+@[^@\s]+", name):
+            raise ValueError(name)
+    return names
+
+
+def _limits(text: str) -> dict[str, float]:
+    """`lag=10m, dead=10, failures=20%`; ValueError says what is wrong."""
+    given: dict[str, float] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, value = (word.strip() for word in part.partition("="))
+        if name in ("dead", "held"):
+            if not re.fullmatch("[0-9]{1,9}", value):
+                raise ValueError(f"{name} must be a number of jobs")
+            given[name] = int(value)
+        elif name in ("lag", "lock", "silence"):
+            given[name] = times.duration(value)
+        elif name == "failures":
+            given[name] = percent(value)
+        else:
+            raise ValueError(f"{name!r} is no limit: use lag=10m, dead=10, held=0, failures=50%, lock=30m, silence=5m")
+    return given
+
+
+def percent(text: str) -> float:
+    """The share that `20%` or `20` stands for. ValueError otherwise."""
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]+)? ?%?", text) or float(text.rstrip("% ")) > 100:
+        raise ValueError(f"{text[:40]!r} is no percentage: write 20%")
+    return float(text.rstrip("% ")) / 100

@@ -153,14 +153,15 @@ def _server(facts: dict[str, str]) -> Iterator[Finding]:
 
 def _cron(store: Store, settings: Settings) -> Iterator[Finding]:
     standing = store.standing(SCOPE)
-    every = explain.interval(standing)
-    if explain.cron_missing(standing):
-        said = "no run has ever been started" if standing.started_at is None else explain.next_run(standing, settings.timezone)
+    ticks = store.ticks(SCOPE)
+    every = explain.rhythm(ticks)
+    if explain.cron_missing(standing, ticks):
+        said = "no run has ever been started" if standing.started_at is None else explain.next_run(standing, settings.timezone, ticks)
         yield Finding("cron", FAIL, said.partition(":")[0], "put the line of `asyncsend crontab` into cron, with absolute paths; does it run there by hand?")
         return
     assert standing.started_at is not None
     since = (standing.now - standing.started_at).total_seconds()
-    yield Finding("cron", OK, f"last run {spoken(since)} ago" + (f", one every {spoken(every)}" if every else "; one run seen, so its rhythm is not known yet"))
+    yield Finding("cron", OK, f"last run {spoken(since)} ago" + (f", one every {spoken(every[0])}" if every else "; one run seen, so its rhythm is not known yet"))
 
 
 def _mail(settings: Settings) -> Iterator[Finding]:

@@ -2,30 +2,72 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import TYPE_CHECKING
+import os
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
 
 from asyncsend.job import State
 from asyncsend.lock import LEASE_ONLY
-from asyncsend.queues import named
+from asyncsend.queues import in_order, named
+from asyncsend.status import SCOPE
 from asyncsend.times import spoken, stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime, tzinfo
 
+    from asyncsend.config import Settings
     from asyncsend.job import Job
-    from asyncsend.store import Depth, Schedule, Standing, StoppedChannel, Subscription
+    from asyncsend.store import Depth, Schedule, Silence, Standing, StoppedChannel, Store, Subscription
 
 LEASE_ONLY_MEANS = "only the lease in the database keeps runs apart, and what a killed run leaves waits two minutes"
 LATE_TICKS = 3  # usual intervals without a run after which cron is said to be missing
 UNSERVED = 3600.0  # seconds after which a queue that the settings do not serve is served by no `run --queues` either
 LEAST_PATIENCE = 300.0  # seconds; a minute's cron may hiccup
+TELL_PRODUCERS = 600.0  # seconds without a run, or of new tables without a first one, before whoever enqueues is told
+MOST = 10_000  # jobs before another that are counted
 
 
-def why(job: Job, standing: Standing, pauses: Mapping[str, datetime | None], order: Sequence[str], zone: tzinfo, stopped: StoppedChannel | None = None) -> str:
+class Around(NamedTuple):
+    """What `why` looks at beside the job itself."""
+
+    standing: Standing
+    pauses: Mapping[str, datetime | None]
+    order: Sequence[str]
+    zone: tzinfo
+    ticks: Sequence[float] = ()
+    ahead: int = 0  # due jobs that are claimed before it
+    work: float | None = None  # seconds that these may take
+    allowed: int | None = None  # attempts, where they are known
+    batch: tuple[datetime | None, datetime | None] | None = None  # when its batch was sealed and cancelled
+    stopped: StoppedChannel | None = None  # its way out, where nothing is sent through it now
+
+
+def around(store: Store, settings: Settings, job: Job) -> Around:
+    """Ask what has to do with this job, and nothing that would take long."""
+    standing, pauses = store.standing(SCOPE), store.pauses()
+    found = Around(standing, pauses, settings.queues, settings.timezone, store.ticks(SCOPE), allowed=job.max_attempts)
+    if found.allowed is None:
+        from asyncsend.tasks import Tasks
+
+        policy = Tasks(settings).policies().get(job.task)  # your own functions only where their modules are loaded
+        found = found._replace(allowed=policy.max_attempts if policy else None)
+    if job.batch_id:
+        found = found._replace(batch=store.batch_marks(job.batch_id))
+    if job.state is State.READY and (job.run_at is None or job.run_at <= standing.now):
+        served = in_order(store.ready_queues(), settings.queues, pauses)
+        before = served[: served.index(job.queue)] if job.queue in served else []
+        ahead, counted = store.ahead(job, before), store.counters("hour", 86400.0)
+        executions = sum(sum(row.histogram) for row in counted)
+        each = sum(row.seconds for row in counted) / executions if executions else None
+        found = found._replace(ahead=ahead, work=None if each is None else ahead * each / settings.workers)
+    return found
+
+
+def why(job: Job, seen: Around) -> str:
     """One sentence on where the job is, what it waits for, and what to do if that needs somebody."""
     name = f"Job {job.uid or job.id}"
+    standing, zone = seen.standing, seen.zone
     because = f" ({job.reason}: {job.error})" if job.error else f" ({job.reason})" if job.reason else ""
     match job.state:
         case State.DONE:
@@ -39,27 +81,44 @@ def why(job: Job, standing: Standing, pauses: Mapping[str, datetime | None], ord
         case State.RUNNING:
             if standing.alive:
                 return f"{name} is in the hands of the run on {standing.host} (pid {standing.pid}) since {stamp(standing.started_at, zone)}."
-            return f"{name} was in the hands of a run that died; the next run takes it back: {next_run(standing, zone)}."
-    if stopped is not None:
-        return f"{name} is ready: nothing is sent through {stopped.name} until {stamp(stopped.until, zone)} ({stopped.reason}); `asyncsend resume {stopped.name}` opens it at once."
-    return f"{name} is ready{because}: {_waits_for(job, standing, pauses, order, zone)}."
+            return f"{name} was in the hands of a run that died; the next run takes it back: {next_run(standing, zone, seen.ticks)}."
+    if seen.stopped is not None:
+        return f"{name} is ready: nothing is sent through {seen.stopped.name} until {stamp(seen.stopped.until, zone)} ({seen.stopped.reason}); `asyncsend resume {seen.stopped.name}` opens it at once."
+    expires = f"; it is cancelled if it has not started by {stamp(job.expires_at, zone)}" if job.expires_at and job.expires_at > standing.now else ""
+    return f"{name} is ready{because}: {_waits_for(job, seen)}{expires}."
 
 
-def _waits_for(job: Job, standing: Standing, pauses: Mapping[str, datetime | None], order: Sequence[str], zone: tzinfo) -> str:
+def _waits_for(job: Job, seen: Around) -> str:
+    standing, zone, queue = seen.standing, seen.zone, named(job.queue)
     if job.expires_at and job.expires_at <= standing.now:
         return f"it expired at {stamp(job.expires_at, zone)} and will be cancelled instead of executed"
+    if seen.batch is not None and seen.batch[1]:
+        return f"its batch {job.batch_id} was cancelled at {stamp(seen.batch[1], zone)}, and it will be, too"
+    of = f" of {max(1, seen.allowed)}" if seen.allowed is not None else ""
+    tries = f"attempt {job.attempts + 1}{of}" if job.attempts else "it"
     if job.run_at and job.run_at > standing.now:
-        tries = f"attempt {job.attempts + 1}" if job.attempts else "it"
         return f"{tries} is due at {stamp(job.run_at, zone)}, in {spoken((job.run_at - standing.now).total_seconds())}"
-    queue = named(job.queue)
-    if queue in pauses:
-        until = pauses[queue]
+    if queue in seen.pauses:
+        until = seen.pauses[queue]
         return f"its queue {queue} is paused until {stamp(until, zone) if until else '`asyncsend resume ' + queue + '`'}"
-    if "*" not in order and queue not in order:
-        return f"no run serves its queue {queue}: ASYNCSEND_QUEUES is {','.join(order)}"
+    if "*" not in seen.order and queue not in seen.order:
+        return f"no run serves its queue {queue}: ASYNCSEND_QUEUES is {','.join(seen.order)}"
+    due = f"{tries} is due" if job.attempts else "due"
+    if seen.ahead:
+        work = f", about {spoken(seen.work)} of work" if seen.work is not None else ""
+        due += f" behind {seen.ahead:,} {'job' if seen.ahead == 1 else 'jobs'}{work}" if seen.ahead <= MOST else f" behind more than {MOST:,} jobs"
+    if seen.batch is not None and seen.batch[0] is None:
+        due += f", in the batch {job.batch_id}, to which jobs are still being added"
     if standing.alive:
-        return f"due, behind the jobs that the present run on {standing.host} executes"
-    return f"due, and {next_run(standing, zone)}"
+        return f"{due}, and the run on {standing.host} (pid {standing.pid}) is at work{_held_until(standing, zone)}"
+    return f"{due}, and {next_run(standing, zone, seen.ticks)}"
+
+
+def _held_until(standing: Standing, zone: tzinfo) -> str:
+    """What keeps others away, where the run is not of this host: were it dead, nobody here could know before that time."""
+    if standing.host == os.uname().nodename:
+        return ""
+    return f"; should it have died, its lease ends at {stamp(standing.lease_until, zone)}"
 
 
 def interval(standing: Standing) -> float | None:
@@ -69,25 +128,77 @@ def interval(standing: Standing) -> float | None:
     return max(1.0, (standing.started_at - standing.previous_started_at).total_seconds())
 
 
-def next_run(standing: Standing, zone: tzinfo) -> str:
+def rhythm(ticks: Sequence[float]) -> tuple[float, float] | None:
+    """
+    Cron's interval, and a start that keeps to it, by the last starts, the newest first; None before there were two.
+
+    The interval is the whole minutes that lie between two starts most often: cron knows no others, and a run by hand, one
+    that lasted longer than its minute, or a night without cron is outvoted. The start is the newest of those that most
+    others agree with, for one by hand may be the newest of all.
+
+    >>> rhythm([4000.0, 3601.0, 2701.0, 1802.0, 901.0])
+    (900.0, 3601.0)
+    """
+    gaps = [round((later - earlier) / 60) * 60.0 for later, earlier in pairwise(ticks)]
+    counted = {gap: gaps.count(gap) for gap in gaps if gap > 0}
+    if not counted:
+        return None
+    every = min(counted, key=lambda gap: (-counted[gap], gap))
+
+    def agree(start: float) -> int:
+        apart = [(start - other) % every for other in ticks]
+        return sum(min(one, every - one) <= every / 10 for one in apart)
+
+    return every, max(ticks, key=lambda start: (agree(start), start))
+
+
+def next_run(standing: Standing, zone: tzinfo, ticks: Sequence[float] = ()) -> str:
     """When cron is expected to start the next run, by the runs it has seen."""
     if standing.started_at is None:
         return "no run has ever been started: put the line of `asyncsend crontab` into cron"
-    every, since = interval(standing), (standing.now - standing.started_at).total_seconds()
-    if cron_missing(standing):
+    since = (standing.now - standing.started_at).total_seconds()
+    if cron_missing(standing, ticks):
         return f"cron has not started a run for {spoken(since)} (last at {stamp(standing.started_at, zone)}): check the cron entry with `asyncsend doctor`"
-    if every is None:
+    seconds = next_in(standing, ticks)
+    if seconds is None:
         return f"the next run is expected when cron comes again (last {spoken(since)} ago)"
-    due = standing.started_at + timedelta(seconds=every)
-    return f"the next run is expected in about {spoken(max(0.0, (due - standing.now).total_seconds()))} (every {spoken(every)})"
+    return f"the next run is expected in about {spoken(round(seconds))} (every {spoken(_every(standing, ticks) or 0.0)})"
 
 
-def cron_missing(standing: Standing) -> bool:
-    """Whether no run has come for three usual intervals, and for five minutes at least."""
+def next_in(standing: Standing, ticks: Sequence[float] = ()) -> float | None:
+    """Seconds until cron is expected again; None if nobody can tell yet."""
+    known, every = rhythm(ticks), _every(standing, ticks)
+    if every is None or standing.started_at is None:
+        return None
+    start = known[1] if known else standing.started_at.timestamp()
+    return every - (standing.now.timestamp() - start) % every
+
+
+def _every(standing: Standing, ticks: Sequence[float]) -> float | None:
+    known = rhythm(ticks)
+    return known[0] if known else interval(standing)
+
+
+def patience(standing: Standing, ticks: Sequence[float] = ()) -> float:
+    """Seconds without a run after which cron is said to be missing: three usual intervals, and five minutes at least."""
+    return max(LEAST_PATIENCE, LATE_TICKS * (_every(standing, ticks) or 0.0))
+
+
+def cron_missing(standing: Standing, ticks: Sequence[float] = ()) -> bool:
+    """Whether no run has come for longer than that."""
     if standing.started_at is None or standing.alive:
         return standing.started_at is None
-    patience = max(LEAST_PATIENCE, LATE_TICKS * (interval(standing) or 0.0))
-    return (standing.now - standing.started_at).total_seconds() > patience
+    return (standing.now - standing.started_at).total_seconds() > patience(standing, ticks)
+
+
+def unseen(silence: Silence) -> str | None:
+    """What whoever enqueues should know: that no run comes. None while one does, or while the tables are new."""
+    known = rhythm(silence.ticks)
+    if silence.alive or silence.seconds <= max(TELL_PRODUCERS, LATE_TICKS * (known[0] if known else 0.0)):
+        return None
+    if not silence.ever:
+        return "the job is stored, but no run has ever been started: put the line of `asyncsend crontab` into cron"
+    return f"the job is stored, but no run has come for {spoken(silence.seconds)}: check the cron entry with `asyncsend doctor`"
 
 
 # Reasons that no waiting will mend by itself, and what will.
@@ -110,6 +221,8 @@ def verdict(
     waiting: Mapping[str, int],
     zone: tzinfo,
     schedules: Sequence[Schedule] = (),
+    ticks: Sequence[float] = (),
+    others: Iterable[str] = (),
     order: Sequence[str] = ("*",),
     prune_error: str | None = None,
     subscriptions: Sequence[Subscription] = (),
@@ -118,13 +231,13 @@ def verdict(
     """
     `ok` or `attention`, and the sentences behind it, the most urgent first.
 
-    `waiting` counts ready jobs by reason, `order` are the queues that are served, `prune_error` is why the last pruning stopped.
+    `waiting` counts ready jobs by reason, `others` are causes beside these, `order` are the queues that are served, `prune_error` is why the last pruning stopped.
     """
     said: list[str] = []
     if standing.started_at is None:
         said.append("No run has ever been started: put the line of `asyncsend crontab` into cron.")
-    elif cron_missing(standing):
-        said.append(next_run(standing, zone)[:1].upper() + next_run(standing, zone)[1:] + ".")
+    elif cron_missing(standing, ticks):
+        said.append(_sentence(next_run(standing, zone, ticks)))
     if standing.lock_id and standing.lock_id.startswith(LEASE_ONLY):
         said.append(f"The lock file lies on a file system without flock: {LEASE_ONLY_MEANS}; set ASYNCSEND_LOCK to a path on a local disk.")
     if standing.owner is not None and not standing.alive:
@@ -132,7 +245,7 @@ def verdict(
     for state, advice in ((State.DEAD, "`asyncsend dead list` shows them"), (State.HELD, "they wait for `asyncsend release` or `cancel`")):
         number = sum(depth.jobs for depth in depths if depth.state is state)
         if number:
-            said.append(f"{number} {'job is' if number == 1 else 'jobs are'} {state.value}: {advice}.")
+            said.append(f"{number if number <= MOST else f'More than {MOST}'} {'job is' if number == 1 else 'jobs are'} {state.value}: {advice}.")
     for reason, why in NEEDS_SOMEBODY.items():
         if waiting.get(reason):
             said.append(f"{waiting[reason]} {'job waits' if waiting[reason] == 1 else 'jobs wait'} ({reason}): {why}.")
@@ -153,6 +266,11 @@ def verdict(
             said.append(f"{depth.due} {'job waits' if depth.due == 1 else 'jobs wait'} in the queue {depth.queue}, for {spoken(waits)}, and no run serves it: ASYNCSEND_QUEUES is {','.join(order)}.")
     if prune_error:
         said.append(f"Old rows are not deleted, so the tables grow: {prune_error}.")
+    said += map(_sentence, others)
     for queue, until in pauses.items():
         said.append(f"Queue {queue} is paused {'until ' + stamp(until, zone) if until else 'until it is resumed'}.")
     return ("attention" if said else "ok"), said
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:] + "."

@@ -46,6 +46,8 @@ class State(StrEnum):
     CANCELLED = "cancelled"  # by a command, by its task, or because expires_at passed before it started
 
 
+# verb of an outcome: word of the log, the history and the counters
+WORDS = {"finish": "done", "retry": "retried", "snooze": "snoozed", "bury": "dead", "hold": "held", "cancel": "cancelled", "release": "released"}
 FINISHED = (State.DONE, State.DEAD, State.CANCELLED)
 
 
@@ -189,6 +191,8 @@ class Settlement(NamedTuple):
     job_id: int
     token: str
     outcome: Outcome
+    queue: str | None = None  # under which it is counted; None if the store has to look it up
+    task: str | None = None
 
 
 @dataclass(slots=True)

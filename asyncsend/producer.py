@@ -12,15 +12,16 @@ import json
 import math
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from asyncsend import backoff as backoffs
 from asyncsend import config, tasks
-from asyncsend.errors import ConfigurationError, InvalidJob
+from asyncsend.errors import AsyncsendError, ConfigurationError, InvalidJob
 from asyncsend.job import MAX_ATTEMPTS, MAX_TIMEOUT_SECONDS, NewJob, checked_queue, checked_task, members_of, printable
 from asyncsend.tasks import AT_LEAST_ONCE, AT_MOST_ONCE, Policy, Task
 from asyncsend.times import seconds_of, utc
@@ -340,11 +341,42 @@ def table_prefix() -> str:
 def inserter(connection: Any) -> Callable[[list[NewJob]], list[str]]:
     """What makes the rows, through the caller's connection or one of ours."""
     if connection is None:
-        return lambda jobs: own_store().insert(jobs)
+        return _insert
     from asyncsend.store.foreign import insert_through
 
     prefix = table_prefix()
     return lambda jobs: insert_through(connection, jobs, prefix)
+
+
+def _insert(jobs: list[NewJob]) -> list[str]:
+    store = own_store()
+    uids = store.insert(jobs)
+    if _own.stand_in is None:
+        _ask_for_runs(store)
+    return uids
+
+
+# When this process asks again whether runs come, by its monotonic clock; a page that enqueues one job asks once.
+_ask_at = 0.0
+ASK_EVERY, SAY_EVERY = 600.0, 6 * 3600.0  # seconds
+
+
+def _ask_for_runs(store: Store) -> None:
+    """Warn, by the logger `asyncsend`, that what is enqueued goes nowhere: who enqueues may be the only one of us that still runs."""
+    global _ask_at  # noqa: PLW0603 - one for the process, as the warning is
+    if time.monotonic() < _ask_at:
+        return
+    _ask_at = time.monotonic() + ASK_EVERY
+    from asyncsend import explain
+    from asyncsend.status import SCOPE
+
+    with suppress(AsyncsendError):  # the job is stored, and that was asked for
+        said = explain.unseen(store.silence(SCOPE))
+        if said:
+            import logging
+
+            _ask_at = time.monotonic() + SAY_EVERY
+            logging.getLogger("asyncsend").warning("%s", said)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from asyncsend import queues, status
 from asyncsend.budget import Budget
 from asyncsend.errors import DatabaseUnreachable, LeaseLost
-from asyncsend.job import Settlement
+from asyncsend.job import WORDS, Settlement
 from asyncsend.lock import HostLock, LockHeld
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ GRACE = 10.0  # seconds the current jobs may still take after SIGTERM
 BATCHES_EVERY = 5.0  # seconds between looks at the open batches while there is work
 POLL = 1.0  # seconds between looks at an empty queue with --linger
 PRUNE_EVERY = 600.0
-WORDS = {"finish": "done", "retry": "retried", "snooze": "snoozed", "bury": "dead", "hold": "held", "cancel": "cancelled", "release": "released"}
 
 
 @dataclass
@@ -52,6 +51,7 @@ class Report:
     generation: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    worked: float = 0.0  # seconds of execution, of all workers
 
     def add(self, word: str, number: int = 1) -> None:
         self.counts[word] = self.counts.get(word, 0) + number
@@ -87,6 +87,8 @@ def run(
                     if holding.seen.schedules_due:
                         minute.enqueue_due_schedules()
                     minute.drain(linger=linger)
+                    if settings.alert_to and holding.seen.alerts_due:
+                        minute.send_due_alerts()
                     minute.prune()
                 except LeaseLost:
                     log.event("lease-lost", generation=holding.generation)
@@ -205,7 +207,7 @@ class _Minute:
             settlements = []
             for job in left:
                 outcome = after_crash(job, started=started is None or (job.id, job.token or "") in started)
-                settlements.append(Settlement(job.id, job.token or "", outcome))
+                settlements.append(Settlement(job.id, job.token or "", outcome, job.queue, job.task))
                 self.log.event("job-rescued", job=job.id, task=job.task, to=outcome.state.value, reason=outcome.reason or "not-started", crashes=job.crashes + outcome.crashed)
             self._open_row()
             accepted = self.store.settle(settlements, owner=self.holding.owner, rescue=True).accepted
@@ -353,7 +355,7 @@ class _Minute:
         """Write the outcomes in one transaction; only then are they counted and logged, and only then may the journal forget them."""
         for start in range(0, len(self.unsettled), SETTLE_JOBS):
             group = self.unsettled[start : start + SETTLE_JOBS]
-            settlements = [Settlement(job.id, job.token or "", outcome) for job, outcome in group]
+            settlements = [Settlement(job.id, job.token or "", outcome, job.queue, job.task) for job, outcome in group]
             settled = self.store.settle(settlements, owner=self.holding.owner)
             late = set(settled.late)
             for job, outcome in group:
@@ -372,6 +374,7 @@ class _Minute:
         """Count and log what was written."""
         word = WORDS[outcome.verb]
         self.report.add(word)
+        self.report.worked += outcome.seconds
         self.log.event(
             f"job-{word}", job=job.id, uid=job.uid, task=job.task, queue=job.queue, attempt=job.attempts + outcome.charged, seconds=outcome.seconds,
             reason=outcome.reason, again_in=outcome.delay if word in ("retried", "snoozed") else None, error=outcome.error,
@@ -390,7 +393,14 @@ class _Minute:
             self._open_row()
             self.report.add("cancelled", disabled(self.store, str(name), outcome.error or "", self.holding.owner, self.log, self._beat))
 
-    # 5 ── keep the tables small: slices now and then, never a long DELETE; while there is more, the next minute goes on
+    # 5 ── tell somebody what waiting will not mend
+    def send_due_alerts(self) -> None:
+        from asyncsend import alerts
+
+        self._beat()
+        alerts.send_due(self.store, self.settings, self.holding, self.log, took=self.budget.clock() - self.budget.started)
+
+    # 6 ── keep the tables small: slices now and then, never a long DELETE; while there is more, the next minute goes on
     def prune(self) -> None:
         seen = self.holding.seen
         if self.budget.stop_asked or (seen.pruned_at is not None and (seen.now - seen.pruned_at).total_seconds() < PRUNE_EVERY):
@@ -406,7 +416,7 @@ class _Minute:
         if found.trouble:
             self.log.event("prune-failed", error=found.trouble)
 
-    # 6 ── leave: processes first, then the rows that say so
+    # 7 ── leave: processes first, then the rows that say so
     def close(self) -> None:
         self._dismiss()
         self.report.seconds = self.budget.clock() - self.budget.started
@@ -416,6 +426,13 @@ class _Minute:
             self._save(self.report.stopped)
         if self.row is not None:
             self.log.event("run-stopped", generation=self.report.generation, stopped=self.report.stopped, seconds=self.report.seconds, **self.report.counts)
+        if self.settings.metrics_file:
+            from asyncsend import metrics
+
+            if self.row is not None:
+                metrics.write_file(self.settings.metrics_file, self.store, self.log)
+            else:
+                metrics.touch_file(self.settings.metrics_file)
 
     def _dismiss(self) -> None:
         if self.workers:
@@ -434,7 +451,7 @@ class _Minute:
 
     def _save(self, stopped: str | None) -> None:
         if self.row is not None:
-            self.store.save_run(self.row, self.report.counts, stopped)
+            self.store.save_run(self.row, self.report.counts, stopped, self.worker_count, self.report.worked)
 
     def _busy(self) -> bool:
         return bool(self.unsettled) or bool(self.workers and self.workers.waiting)

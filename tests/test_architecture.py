@@ -10,12 +10,12 @@ PACKAGE = Path(__file__).resolve().parent.parent / "asyncsend"
 LADDER = [
     ["errors", "times", "backoff", "answers", "job", "channels"],
     ["config", "log", "budget", "deathsig"],
-    ["store", "store.connection", "store.insert", "store.runs", "store.batches", "store.attempts", "store.retention", "store.schedules", "store.topics", "store.channels", "store.sql", "store.mysql", "store.sqlite", "store.foreign", "schema",
+    ["store", "store.connection", "store.insert", "store.runs", "store.batches", "store.attempts", "store.figures", "store.retention", "store.schedules", "store.topics", "store.channels", "store.alerts", "store.sql", "store.mysql", "store.sqlite", "store.foreign", "schema",
      "tasks", "tasks.members", "tasks.http", "tasks.smtp", "tasks.email", "tasks.sms", "tasks.webhook", "tasks.command"],
-    ["lock", "status", "journal", "producer", "batches", "bulk", "topics", "queues", "schedules", "deadletters", "archive", "retention", "explain", "doctor"],
+    ["lock", "status", "journal", "producer", "batches", "bulk", "topics", "queues", "schedules", "deadletters", "archive", "retention", "explain", "metrics", "alerts", "heartbeat", "doctor"],
     ["execute", "worker", "workers"],
     ["run"],
-    ["testing", "cli", "cli.session", "cli.run", "cli.setup", "cli.enqueue", "cli.each", "cli.jobs", "cli.dead", "cli.prune", "cli.queues", "cli.batches", "cli.schedules", "cli.topics", "cli.status", "cli.doctor", "cli.demo"],
+    ["testing", "cli", "cli.session", "cli.run", "cli.setup", "cli.enqueue", "cli.each", "cli.jobs", "cli.dead", "cli.prune", "cli.queues", "cli.batches", "cli.schedules", "cli.topics", "cli.status", "cli.metrics", "cli.doctor", "cli.demo"],
 ]  # fmt: skip
 EDGE = {"__init__", "__main__"}  # the package's door and the command's: they may know every room
 RUNG = {name: number for number, rung in enumerate(LADDER) for name in rung}
@@ -86,6 +86,6 @@ def test_every_module_says_what_it_is_for(name):
 def test_run_reads_as_the_story_of_one_minute():
     """The steps of DESIGN section 5 stand in run.py in their order."""
     source = (PACKAGE / "run.py").read_text("utf-8")
-    steps = ["with HostLock(", "status.take(", "minute.recover()", "minute.enqueue_due_schedules()", "minute.drain(", "minute.prune()", "minute.close()"]
+    steps = ["with HostLock(", "status.take(", "minute.recover()", "minute.enqueue_due_schedules()", "minute.drain(", "minute.send_due_alerts()", "minute.prune()", "minute.close()"]
     places = [source.index(step) for step in steps]
     assert places == sorted(places)

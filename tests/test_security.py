@@ -67,7 +67,7 @@ def everything(site: Site) -> dict[str, list[tuple]]:
     """All rows of all tables."""
     store = site.store()
     try:
-        return {table: sorted(store._rows(f"SELECT * FROM asyncsend_{table}"), key=str) for table in ("jobs", "pauses", "schedules", "subscriptions", "channels", "batches", "attempts", "schema", "runs", "status")}
+        return {table: sorted(store._rows(f"SELECT * FROM asyncsend_{table}"), key=str) for table in ("jobs", "pauses", "schedules", "subscriptions", "channels", "batches", "attempts", "counters", "alerts", "schema", "runs", "status")}
     finally:
         store.close()
 

@@ -21,7 +21,7 @@ COMMANDS = {
     "init": "setup", "crontab": "setup", "config": "setup", "doctor": "doctor", "demo": "demo",
     "run": "run", "status": "status", "enqueue": "enqueue",
     "jobs": "jobs", "job": "jobs", "why": "jobs", "retry": "jobs", "cancel": "jobs", "release": "jobs", "dead": "dead", "batch": "batches",
-    "pause": "queues", "resume": "queues", "schedule": "schedules", "prune": "prune",
+    "pause": "queues", "resume": "queues", "schedule": "schedules", "prune": "prune", "metrics": "metrics", "check": "metrics",
     "publish": "topics", "subscribe": "topics", "unsubscribe": "topics", "topics": "topics",
 }  # fmt: skip
 

@@ -94,6 +94,8 @@ def enqueue(
         from asyncsend.cli.each import enqueue_each
 
         enqueue_each(session, task, read_payload(payload), each, options, together, unique=unique, strict=strict, dry_run=dry_run, as_json=as_json)
+        if not dry_run:
+            session.warn_if_no_run_comes()
         return
     job = new_job(task, read_payload(payload), unique=unique, uid=uid, **options)
     if together is not None:
@@ -102,6 +104,7 @@ def enqueue(
     if made != job.uid:
         click.echo(f"An unfinished job has the key {unique!r} already; nothing was added.", err=True)
     click.echo(printable(made))
+    session.warn_if_no_run_comes()
 
 
 def learn_tasks(session: Session, *names: str) -> Tasks:

@@ -83,12 +83,12 @@ def why(session: Session, uid: str) -> None:
 
 
 def _why(session: Session, found: Job) -> str:
-    stopped = None
+    seen = explain.around(session.store, session.settings, found)
     if found.state is State.READY and channels.has_one(found.task):
         topics.attach(session.store, [found])
         taken = channels.of_job(found)
-        stopped = next((one for one in session.store.stopped_channels() if one.name == taken), None)
-    return printable(explain.why(found, session.store.standing("default"), session.store.pauses(), session.settings.queues, session.settings.timezone, stopped))
+        seen = seen._replace(stopped=next((one for one in session.store.stopped_channels() if one.name == taken), None))
+    return printable(explain.why(found, seen))
 
 
 @click.command()

@@ -43,6 +43,7 @@ def run(max_time: float | None, max_jobs: int | None, queues: str | None, worker
     """  # noqa: D301
     started = time.monotonic
     home = Path(os.path.expanduser(os.environ.get("ASYNCSEND_HOME") or config.DECLARED["ASYNCSEND_HOME"][0])).absolute()  # also while the settings are what is wrong
+    settings = None
     try:
         try:
             order = config.queue_order(queues) if queues else None
@@ -53,7 +54,10 @@ def run(max_time: float | None, max_jobs: int | None, queues: str | None, worker
         report = _run(settings, budget, order, workers, linger)
         if report.stopped not in ("lock-held", "held-elsewhere"):  # whoever leaves at once does not know how the other fares
             _forget_trouble(home)
+            _ping(settings, well=report.stopped != "lease-lost")
     except AsyncsendError as error:
+        if settings is not None:
+            _ping(settings, well=False)
         _say_trouble(home, error)
         sys.exit(error.exit_code)
     if _watched():
@@ -71,6 +75,16 @@ def _run(settings: Settings, budget: Budget, order: tuple[str, ...] | None, work
         return run_once(store, settings, log, budget, order=order, workers=workers, linger=linger, watch=_progress if _watched() else _nobody)
     finally:
         store.close()
+        log.close()
+
+
+def _ping(settings: Settings, *, well: bool) -> None:
+    """After the lock is given back: a watch that answers slowly must not keep the next run waiting."""
+    if settings.heartbeat_url:
+        from asyncsend.heartbeat import ping
+
+        log = Log(settings.log_path, secrets=settings.secrets, zone=settings.timezone)
+        ping(settings.heartbeat_url, log, well=well)
         log.close()
 
 

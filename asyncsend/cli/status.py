@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asyncsend import explain
+from asyncsend import alerts, explain, metrics
 from asyncsend.cli.session import Session, json_option, pass_session, print_json, print_table
 from asyncsend.job import State, printable
 from asyncsend.status import SCOPE
 from asyncsend.times import spoken
 
 if TYPE_CHECKING:
-    from asyncsend.store import Depth, RunRow, Standing
+    from asyncsend.metrics import Figures
+    from asyncsend.store import Counted, Depth, RunRow, Standing
 
-RUNS = 5
+RUNS, TASKS = 5, 15  # lines of each that are shown
 
 
 @click.command()
@@ -23,29 +24,41 @@ RUNS = 5
 @pass_session
 def status(session: Session, as_json: bool) -> None:
     """Say at a glance whether it works: the present and last run, depth, lag, dead letters, next cron expected."""
-    store = session.store
-    standing, depths, pauses, runs = store.standing(SCOPE), store.depth(), store.pauses(), store.runs(RUNS)
+    figures, runs = metrics.collect(session.store), session.store.runs(RUNS)
+    standing, ticks = figures.standing, figures.ticks
+    causes = alerts.causes(figures, alerts.limits_of(session.settings))
+    others = [causes[name] for name in ("lock", "lag", "failures") if name in causes]  # the verdict has words of its own for the rest
     word, sentences = explain.verdict(
-        standing, depths, pauses, store.waiting(), session.settings.timezone, store.schedules(), session.settings.queues, store.prune_error(SCOPE),
-        store.subscriptions(), store.stopped_channels(),
+        standing, figures.depths, figures.pauses, figures.waiting, session.settings.timezone, figures.schedules, ticks, others,
+        session.settings.queues, session.store.prune_error(SCOPE), session.store.subscriptions(), figures.channels,
     )  # fmt: skip
     if as_json:
-        print_json(_facts(word, sentences, standing, depths, runs))
+        print_json(_facts(word, sentences, figures, runs))
         return
     click.secho("All is well." if word == "ok" else "Attention:", bold=True, fg="green" if word == "ok" else "yellow")
     for sentence in sentences:
         click.echo(f"  {printable(sentence)}")
     click.echo(f"Run:    {printable(_run_words(session, standing))}")
-    click.echo(f"Next:   {explain.next_run(standing, session.settings.timezone)}")
-    oldest = _lag(standing, depths)
-    click.echo(f"Lag:    {'the oldest due job waits for ' + spoken(oldest) if oldest is not None else 'nothing is due'}")
+    click.echo(f"Next:   {explain.next_run(standing, session.settings.timezone, ticks)}")
+    lag = figures.lag()
+    click.echo(f"Lag:    {'the oldest due job waits for ' + spoken(lag) if lag is not None else 'nothing is due'}")
+    click.echo(f"Use:    {_use_words(figures)}")
     click.echo(f"Locked: {standing.lock_held} runs found another at work and left")
-    if depths:
+    if figures.depths:
         click.echo()
-        _print_depths(depths)
+        _print_depths(figures.depths)
+    if figures.day:
+        click.echo()
+        _print_tasks(figures.day)
     if runs:
         click.echo()
         _print_runs(session, runs)
+
+
+def _use_words(figures: Figures) -> str:
+    if figures.utilisation is None:
+        return "no run had work in the last hour"
+    return f"runs were at work for {figures.share:.0%} of the last hour; {figures.utilisation:.0%} of that went into jobs"
 
 
 def _run_words(session: Session, standing: Standing) -> str:
@@ -58,20 +71,34 @@ def _run_words(session: Session, standing: Standing) -> str:
     return f"idle; the last one ended {session.when(standing.finished_at)}, stopped: {standing.stopped}"
 
 
-def _lag(standing: Standing, depths: list[Depth]) -> float | None:
-    """Seconds the oldest due job waits; None if none is due."""
-    oldest = min((depth.oldest_due for depth in depths if depth.oldest_due), default=None)
-    return max(0.0, (standing.now - oldest).total_seconds()) if oldest else None
-
-
 def _print_depths(depths: list[Depth]) -> None:
+    """What is not finished, and the dead: of what is done there may be millions, and the counters know."""
     rows = []
     for queue in sorted({depth.queue for depth in depths}):
         by_state = {depth.state: depth for depth in depths if depth.queue == queue}
         ready = by_state.get(State.READY)
-        due = ready.due if ready else 0
-        rows.append((queue, due, (ready.jobs if ready else 0) - due, *(by_state[state].jobs if state in by_state else 0 for state in list(State)[1:])))
-    print_table(("queue", "due", "later", *(state.value for state in list(State)[1:])), rows)
+        due, later = (ready.due, ready.later) if ready else (0, 0)
+        rest = (metrics.counted(by_state[state].jobs) if state in by_state else 0 for state in (State.RUNNING, State.HELD, State.DEAD))
+        rows.append((queue, metrics.counted(due), metrics.counted(later), *rest))
+    print_table(("queue", "due", "later", "running", "held", "dead"), rows)
+
+
+def _print_tasks(day: list[Counted]) -> None:
+    """The last 24 hours by task, the busiest first."""
+    busiest = sorted(day, key=lambda row: -sum(row.counts.values()))
+    rows: list[tuple[Any, ...]] = []
+    for row in busiest[:TASKS]:
+        rate, _ = metrics.failure_rate([row])
+        times = (metrics.percentile(row.histogram, percent) for percent in metrics.QUANTILES)
+        rows.append(
+            (
+                row.task, row.queue, *(f"{row.counts[name]:,}" for name in ("done", "retried", "dead", "held", "cancelled")),
+                "-" if rate is None else f"{rate:.0%}", *("-" if one is None else f"{one * 1000:,.0f} ms" if one < 1 else f"{one:,.1f} s" for one in times),
+            )
+        )  # fmt: skip
+    print_table(("last 24 h", "queue", "done", "retried", "dead", "held", "cancelled", "failed", *(f"p{percent}" for percent in metrics.QUANTILES)), rows)
+    if len(busiest) > TASKS:
+        click.echo(f"and {len(busiest) - TASKS} more: --json has them all")
 
 
 def _print_runs(session: Session, runs: list[RunRow]) -> None:
@@ -88,7 +115,10 @@ def _print_runs(session: Session, runs: list[RunRow]) -> None:
     )  # fmt: skip
 
 
-def _facts(word: str, sentences: list[str], standing: Standing, depths: list[Depth], runs: list[RunRow]) -> dict[str, Any]:
+def _facts(word: str, sentences: list[str], figures: Figures, runs: list[RunRow]) -> dict[str, Any]:
+    standing, ticks = figures.standing, figures.ticks
+    every = explain.rhythm(ticks)
+
     def iso(moment: Any) -> str | None:
         return moment.isoformat() if moment else None
 
@@ -103,14 +133,12 @@ def _facts(word: str, sentences: list[str], standing: Standing, depths: list[Dep
         "started_at": iso(standing.started_at),
         "finished_at": iso(standing.finished_at),
         "stopped": standing.stopped,
-        "interval_seconds": explain.interval(standing),
-        "cron_missing": explain.cron_missing(standing),
+        "interval_seconds": every[0] if every else explain.interval(standing),
+        "next_run_in_seconds": explain.next_in(standing, ticks),
+        "cron_missing": explain.cron_missing(standing, ticks),
         "lock_held": standing.lock_held,
-        "lag_seconds": _lag(standing, depths),
-        "queues": [
-            {"queue": depth.queue, "state": depth.state.value, "jobs": depth.jobs, "due": depth.due, "oldest_due": iso(depth.oldest_due)} for depth in depths
-        ],
+        **metrics.as_json(figures),
         "runs": [
-            {"id": run.id, "started_at": iso(run.started_at), "finished_at": iso(run.finished_at), "stopped": run.stopped, "host": run.host, **run.counts} for run in runs
+            {"id": run.id, "started_at": iso(run.started_at), "finished_at": iso(run.finished_at), "stopped": run.stopped, "host": run.host, **run.counts, "workers": run.workers, "worked": run.worked} for run in runs
         ],
     }

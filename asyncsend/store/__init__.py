@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from asyncsend.channels import Channel
     from asyncsend.job import Job, NewBatch, NewJob, Settlement
 
+OUTCOMES = ("done", "retried", "snoozed", "dead", "held", "cancelled", "released", "late")  # words of the counters
+BOUNDS = tuple(0.001 * 2**power for power in range(20))  # seconds: of the histogram of executions, 1 ms to 9 minutes
 COUNTED = ("claimed", "done", "retried", "snoozed", "dead", "held", "cancelled", "released", "rescued", "replayed", "late")
 
 
@@ -47,6 +49,7 @@ class Standing(NamedTuple):
     pauses: int
     open_batches: bool  # sealed, and not finished: something may follow
     schedules_due: bool
+    alerts_due: bool  # nobody looked for causes of alerts in the last minutes
 
 
 class BatchRow(NamedTuple):
@@ -93,6 +96,8 @@ class RunRow(NamedTuple):
     finished_at: datetime | None
     stopped: str | None
     counts: dict[str, int]
+    workers: int
+    worked: float  # seconds of execution
 
 
 class Schedule(NamedTuple):
@@ -119,12 +124,13 @@ class Schedule(NamedTuple):
 
 
 class Depth(NamedTuple):
-    """How many jobs of one queue are in one state; for ready ones, how many of them are due and since when the oldest is."""
+    """How many jobs of one queue are in one state that is not the end; 10,001 are more than 10,000. For ready ones, how many are due and since when the oldest is."""
 
     queue: str
     state: State
     jobs: int
     due: int = 0
+    later: int = 0
     oldest_due: datetime | None = None
 
 
@@ -149,6 +155,43 @@ class Which(NamedTuple):
     reason: str | None = None
     since: float | None = None
     until: float | None = None
+class Counted(NamedTuple):
+    """What runs have settled of one queue and task: OUTCOMES → number, seconds of execution, and how long executions took (one number for each of BOUNDS, then the longer ones)."""
+
+    queue: str
+    task: str
+    counts: dict[str, int]
+    seconds: float
+    histogram: tuple[int, ...]
+
+
+class Utilisation(NamedTuple):
+    """What the runs that had work did with their time; all seconds."""
+
+    runs: int
+    took: float
+    capacity: float  # times their workers
+    worked: float
+
+
+class Silence(NamedTuple):
+    """Seconds since the last run started, or since the tables were made if none ever did."""
+
+    seconds: float
+    ever: bool  # a run was started at least once
+    alive: bool  # one is at work
+    ticks: list[float]
+
+
+class AlertRow(NamedTuple):
+    """A cause of trouble and what was said about it."""
+
+    cause: str
+    since: datetime | None
+    sent_at: datetime | None
+    over_at: datetime | None
+    times: int
+    said: str | None
 
 
 class Settled(NamedTuple):
@@ -244,8 +287,8 @@ class Store(Protocol):
     def open_run(self, scope: str, generation: int, host: str, pid: int) -> int:
         """The id of a new row of the history."""
 
-    def save_run(self, run_id: int, counts: dict[str, int], stopped: str | None) -> None:
-        """Write the counts; with `stopped` the row is closed."""
+    def save_run(self, run_id: int, counts: dict[str, int], stopped: str | None, workers: int = 1, worked: float = 0.0) -> None:
+        """Write the counts and the seconds of execution; with `stopped` the row is closed."""
 
     def close_dead_runs(self, scope: str, generation: int) -> int:
         """Close earlier rows that nobody closed, as `died`; how many."""
@@ -290,6 +333,7 @@ class Store(Protocol):
         Write outcomes, in one transaction, each only if its claim still stands. With `rescue` the token is forgotten.
 
         With `owner`, only while that owner holds a status row: what a run wants to write after it lost it is late, and refused.
+        What is written is counted in the same transaction; what was written before is not counted again.
         """
 
     # retention
@@ -326,6 +370,9 @@ class Store(Protocol):
 
     def batch(self, ref: str) -> BatchRow | None:
         """The batch with this uid, else the newest of this name."""
+
+    def batch_marks(self, uid: str) -> tuple[datetime | None, datetime | None] | None:
+        """When it was sealed and cancelled, without counting its jobs; None if there is no such row."""
 
     def open_batches(self, after: str, limit: int) -> list[OpenBatch]:
         """What a run has to look after, by uid, from the one after `after`."""
@@ -402,10 +449,36 @@ class Store(Protocol):
         """The jobs with these ids that are there, in this order."""
 
     def depth(self) -> list[Depth]:
-        """How many jobs every queue has in every state."""
+        """How many jobs every queue has in every state but done and cancelled: by index, and no more than 10,001 of each."""
 
     def waiting(self) -> dict[str, int]:
-        """How many ready jobs wait for which reason: what the last attempt met, or what it is not tried for."""
+        """How many ready jobs wait for which reason, among the thousand of each queue and priority next to now on either side."""
+
+    def ahead(self, job: Job, queues: Sequence[str]) -> int:
+        """How many due jobs are claimed before this one, those of `queues` first; no more than 10,001."""
+
+    def counters(self, span: str, back: float = 0.0) -> list[Counted]:
+        """What was settled `ever`, or in the `hour`s or `day`s since so many seconds ago."""
+
+    def utilisation(self, back: float) -> Utilisation:
+        """Of the runs that started in the last so many seconds."""
+
+    def ticks(self, scope: str) -> list[float]:
+        """When the last runs started, the newest first, in seconds since 1970."""
+
+    # alerts
+    def alerts(self) -> list[AlertRow]:
+        """Every cause that was ever noted, and not forgotten since."""
+
+    def note_alerts(self, looks: int, on: Sequence[AlertRow], over: Sequence[str], jobs: Sequence[NewJob], owner: str) -> bool:
+        """
+        Write what these causes say now and which are over, and make these jobs, in one transaction.
+
+        False, and nothing is written, if somebody else looked since there were `looks`, or the status row is no longer `owner`'s.
+        """
+
+    def silence(self, scope: str) -> Silence:
+        """How long no run has come."""
 
     def make_ready(self, job_id: int, states: Sequence[State], queue: str | None = None) -> bool:
         """Back to ready and due now, with fresh attempts, in `queue` or where it was; False if it is in none of `states`. Conflict if its unique key is taken."""

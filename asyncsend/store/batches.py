@@ -10,6 +10,7 @@ from asyncsend.store.connection import WHILE_OURS, Duplicate, SqlConnection, as_
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from asyncsend.job import NewBatch, NewJob
 
@@ -46,6 +47,11 @@ class BatchStatements(SqlConnection):
         rows = self._rows(f"SELECT {_COLUMNS} FROM asyncsend_batches WHERE uid = :ref", ref=ref) if ref.isascii() else []
         rows = rows or self._rows(f"SELECT {_COLUMNS} FROM asyncsend_batches WHERE name = :ref ORDER BY created_at DESC LIMIT 1", ref=ref)
         return self._batch(rows[0]) if rows else None
+
+    @resolved
+    def batch_marks(self, uid: str) -> tuple[datetime | None, datetime | None] | None:
+        rows = self._rows("SELECT sealed_at, cancelled_at FROM asyncsend_batches WHERE uid = :uid", uid=uid) if uid.isascii() else []
+        return (as_time(rows[0][0]), as_time(rows[0][1])) if rows else None
 
     def _batch(self, row: tuple[Any, ...]) -> BatchRow:
         counted = self._rows("SELECT state, COUNT(*) FROM asyncsend_jobs WHERE batch_id = :uid GROUP BY state", uid=row[0])

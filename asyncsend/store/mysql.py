@@ -12,6 +12,8 @@ from asyncsend.store.connection import AlreadyThere, BadRow, ConnectionLost, Dup
 from asyncsend.store.sql import SqlStore
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import pymysql
 
 # PyMySQL is imported by the methods that talk: a run that finds the lock held must not pay for it.
@@ -205,6 +207,10 @@ class MySQLStore(SqlStore):
                 f"the session is not what was asked for (time_zone {zone}, sql_mode {mode}, autocommit {autocommit}, charset {charset}):"
                 " a proxy or init_connect changes it; connect to the database directly"
             )
+
+    def _adding(self, columns: Iterable[str]) -> str:
+        # VALUES() is deprecated since MySQL 8.0.20, and the only word for it that 5.6 and MariaDB know as well.
+        return "ON DUPLICATE KEY UPDATE " + ", ".join(f"{name} = {name} + VALUES({name})" for name in columns)
 
     @resolved
     def facts(self) -> dict[str, str]:

@@ -14,6 +14,7 @@ from asyncsend.job import FINISHED, MAX_TEXT, Settlement
 from asyncsend.store.attempts import AttemptStatements
 from asyncsend.store.batches import BatchStatements
 from asyncsend.store.connection import WHILE_OURS, as_text, resolved
+from asyncsend.store.figures import FigureStatements
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ _EXPIRED = (
 )
 
 
-class RetentionStatements(AttemptStatements, BatchStatements):
+class RetentionStatements(AttemptStatements, BatchStatements, FigureStatements):
     """The part of the store that forgets."""
 
     @resolved
@@ -110,6 +111,8 @@ class RetentionStatements(AttemptStatements, BatchStatements):
         if runs:
             self._write("DELETE FROM asyncsend_runs WHERE id IN :ids", ids=[row[0] for row in runs])
         self._prune_batches(keep, limit)
+        self._prune_counters()
+        self._write(f"DELETE FROM asyncsend_channels WHERE changed_at {old}", keep=keep)
         # Those of jobs that we delete go with them; these are of jobs that somebody deleted by hand.
         orphans = self._rows(f"SELECT job_id FROM asyncsend_attempts WHERE ended_at {old} ORDER BY ended_at LIMIT :limit", keep=keep_attempts, limit=limit)
         if orphans:

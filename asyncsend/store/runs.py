@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Any
 
 from asyncsend.store import COUNTED, RunRow, Standing
 from asyncsend.store.connection import Duplicate, SqlConnection, as_text, as_time, resolved, storable
+
+TICKS = 11  # starts of runs that are remembered
+LOOK_EVERY = 290  # seconds between looks for causes of alerts: at each fifth tick, though cron is never on the dot
 
 
 class RunStatements(SqlConnection):
@@ -20,7 +24,8 @@ class RunStatements(SqlConnection):
             " s.started_at, s.previous_started_at, s.lease_until, s.finished_at, s.stopped, s.lock_held, s.pruned_at,"
             " EXISTS (SELECT 1 FROM asyncsend_jobs WHERE state = 'running'), (SELECT COUNT(*) FROM asyncsend_pauses),"
             " EXISTS (SELECT 1 FROM asyncsend_batches WHERE finished_at IS NULL AND sealed_at IS NOT NULL),"
-            " EXISTS (SELECT 1 FROM asyncsend_schedules WHERE paused = 0 AND next_at <= NOW(6))"
+            " EXISTS (SELECT 1 FROM asyncsend_schedules WHERE paused = 0 AND next_at <= NOW(6)),"
+            f" NOT EXISTS (SELECT 1 FROM asyncsend_alerts WHERE cause = 'looked' AND sent_at > FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - {LOOK_EVERY}))"
             f"{self._session_facts()} FROM asyncsend_status s WHERE s.scope = :scope"
         )
         rows = self._rows(sql, scope=scope)
@@ -29,14 +34,19 @@ class RunStatements(SqlConnection):
                 self._write("INSERT INTO asyncsend_status (scope) VALUES (:scope)", scope=scope)
             rows = self._rows(sql, scope=scope)
         row = rows[0]
-        self._assert_session(row[20:])
+        self._assert_session(row[21:])
         times = {position: as_time(row[position]) for position in (0, 9, 10, 11, 12, 15)}
         now = times[0]
         assert now is not None
         return Standing(
             now, row[1], row[2], row[3], bool(row[4]), row[5], row[6], row[7], row[8], times[9], times[10], times[11], times[12],
-            row[13], row[14], times[15], bool(row[16]), row[17], bool(row[18]), bool(row[19]),
+            row[13], row[14], times[15], bool(row[16]), row[17], bool(row[18]), bool(row[19]), bool(row[20]),
         )  # fmt: skip
+
+    @resolved
+    def ticks(self, scope: str) -> list[float]:
+        rows = self._rows("SELECT ticks FROM asyncsend_status WHERE scope = :scope", scope=scope)
+        return as_ticks(rows[0][0]) if rows else []
 
     @resolved
     def take(self, scope: str, seen: Standing, owner: str, lock_id: str, host: str, pid: int, lease: float) -> bool:
@@ -45,6 +55,7 @@ class RunStatements(SqlConnection):
         return (
             self._write(
                 "UPDATE asyncsend_status SET previous_started_at = CASE WHEN owner = :owner THEN previous_started_at ELSE started_at END,"
+                f" ticks = CASE WHEN owner = :owner THEN ticks ELSE SUBSTR(CONCAT(FLOOR(UNIX_TIMESTAMP(NOW(6))), ' ', COALESCE(ticks, '')), 1, {11 * TICKS}) END,"
                 " status = 'in-progress', owner = :owner, generation = :next, lock_id = :lock_id, host = :host, pid = :pid,"
                 " started_at = NOW(6), finished_at = NULL, stopped = NULL, beat = beat + 1,"
                 " lease_until = FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + :lease)"
@@ -98,12 +109,12 @@ class RunStatements(SqlConnection):
         return int(rows[0][0])
 
     @resolved
-    def save_run(self, run_id: int, counts: dict[str, int], stopped: str | None) -> None:
+    def save_run(self, run_id: int, counts: dict[str, int], stopped: str | None, workers: int = 1, worked: float = 0.0) -> None:
         self._write(
             "UPDATE asyncsend_runs SET claimed = :claimed, done = :done, retried = :retried, snoozed = :snoozed, dead = :dead, held = :held,"
-            " cancelled = :cancelled, released = :released, rescued = :rescued, replayed = :replayed, late = :late, stopped = :stopped,"
+            " cancelled = :cancelled, released = :released, rescued = :rescued, replayed = :replayed, late = :late, workers = :workers, worked = :worked, stopped = :stopped,"
             " finished_at = CASE WHEN :stopped IS NULL THEN NULL ELSE NOW(6) END WHERE id = :id",
-            id=run_id, stopped=stopped, **{name: counts.get(name, 0) for name in COUNTED},
+            id=run_id, stopped=stopped, workers=workers, worked=worked, **{name: counts.get(name, 0) for name in COUNTED},
         )  # fmt: skip
 
     @resolved
@@ -122,10 +133,15 @@ class RunStatements(SqlConnection):
     def runs(self, limit: int) -> list[RunRow]:
         rows = self._rows(
             "SELECT id, generation, host, pid, started_at, finished_at, stopped, claimed, done, retried, snoozed, dead, held, cancelled,"
-            " released, rescued, replayed, late FROM asyncsend_runs ORDER BY id DESC LIMIT :limit",
+            " released, rescued, replayed, late, workers, worked FROM asyncsend_runs ORDER BY id DESC LIMIT :limit",
             limit=limit,
         )
         return [
-            RunRow(row[0], row[1], row[2], row[3], as_time(row[4]) or datetime.now(UTC), as_time(row[5]), row[6], dict(zip(COUNTED, row[7:], strict=True)))
+            RunRow(row[0], row[1], row[2], row[3], as_time(row[4]) or datetime.now(UTC), as_time(row[5]), row[6], dict(zip(COUNTED, row[7:], strict=False)), row[-2], float(row[-1]))
             for row in rows
         ]
+
+
+def as_ticks(text: Any) -> list[float]:
+    """The starts of runs in a row's text; what is no number, somebody wrote there by hand."""
+    return [float(word) for word in str(as_text(text) or "").split() if word.isdecimal()]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from asyncsend.errors import ConfigurationError, Conflict
 from asyncsend.job import CLAIMED_PAYLOAD, FINISHED, Job, Outcome, Settlement, State, hold
-from asyncsend.store import Depth, Settled, Which
+from asyncsend.store import Settled, Which
+from asyncsend.store.alerts import AlertStatements
 from asyncsend.store.attempts import is_told
 from asyncsend.store.channels import ChannelStatements
 from asyncsend.store.connection import (
@@ -47,7 +48,11 @@ _WHICH = (
 PART_BYTES = 4 * 1024 * 1024  # of payloads and results that are read at once
 
 
-class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStatements, ChannelStatements):
+class PartlyWritten(Exception):
+    """Some of a group was written before: which, has to be asked. Never leaves the store."""
+
+
+class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStatements, ChannelStatements, AlertStatements):
     """The shared half of both stores. A subclass connects, executes and names its errors."""
 
     # schema
@@ -177,70 +182,100 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
 
     @resolved
     def settle(self, settlements: Sequence[Settlement], *, owner: str | None = None, rescue: bool = False) -> Settled:
-        # Plain successes and plain releases go by the group, everything that carries words of its own by itself.
-        groups: dict[tuple[str, str], list[int]] = {}
-        singles: list[Settlement] = []
-        for settlement in settlements:
-            kind = _group_of(settlement.outcome)
-            if kind and not rescue:
-                groups.setdefault((kind, settlement.token), []).append(settlement.job_id)
-            else:
-                singles.append(settlement)
+        if not settlements:
+            return Settled(0)
         try:
-            if len(groups) + len(singles) == 1 and not any(is_told(one.outcome) or _teaches(one) for one in singles):  # one statement is its own transaction
-                return self._settle(groups, singles, settlements, owner, rescue)
-            with self._transaction():
-                return self._settle(groups, singles, settlements, owner, rescue)
+            try:
+                with self._transaction():
+                    return self._settle(settlements, owner, rescue, exactly=any(one.task is None for one in settlements))
+            except PartlyWritten:
+                with self._transaction():
+                    return self._settle(settlements, owner, rescue, exactly=True)
         except (Duplicate, BadRow) as error:
             if len(settlements) > 1:  # one row must not keep the others from being written
                 parts = [self.settle([settlement], owner=owner, rescue=rescue) for settlement in settlements]
                 return Settled(
                     sum(part.accepted for part in parts), tuple(job_id for part in parts for job_id in part.late), tuple(one for part in parts for one in part.channels)
                 )
-            return self._set_aside(settlements[0], owner, str(error))
+            with self._transaction():
+                return self._set_aside(settlements[0], owner, str(error))
 
     def _set_aside(self, settlement: Settlement, owner: str | None, error: str) -> Settled:
         """Held, by the smallest UPDATE there is: what the outcome wanted to write cannot stand in this row."""
         words = f"the outcome ({settlement.outcome.verb}) cannot be written into this row ({error}): somebody changed it by hand; correct it, then `asyncsend release`"
-        with self._transaction():
-            matched = self._write(
-                "UPDATE asyncsend_jobs /*by key*/ SET state = 'held', reason = 'bad-row', error = :error WHERE id = :id AND state = 'running' AND token = :token"
-                f"{WHILE_OURS}",
-                id=settlement.job_id, token=bytes.fromhex(settlement.token), owner=owner, error=words,
-            )  # fmt: skip
-            if matched:
-                self._record([settlement._replace(outcome=hold("bad-row", words)._replace(seconds=settlement.outcome.seconds))])
-        return Settled(1) if matched else self._sort_out_late([settlement])
+        [settlement] = self._open_claims([settlement], rescue=False) or [settlement]
+        matched = self._write(
+            "UPDATE asyncsend_jobs /*by key*/ SET state = 'held', reason = 'bad-row', error = :error WHERE id = :id AND state = 'running' AND token = :token"
+            f"{WHILE_OURS}",
+            id=settlement.job_id, token=bytes.fromhex(settlement.token), owner=owner, error=words,
+        )  # fmt: skip
+        if not matched:
+            return self._sort_out_late([settlement])
+        aside = settlement._replace(outcome=hold("bad-row", words)._replace(seconds=settlement.outcome.seconds))
+        self._record([aside])
+        self._count([aside], [])
+        return Settled(1)
 
-    def _settle(
-        self, groups: dict[tuple[str, str], list[int]], singles: Sequence[Settlement], settlements: Sequence[Settlement], owner: str | None, rescue: bool
-    ) -> Settled:
-        matched = 0
-        for (kind, token), ids in sorted(groups.items()):
-            if kind == "finish":
-                matched += self._write(
-                    "UPDATE asyncsend_jobs /*by key*/ SET state = 'done', attempts = attempts + 1, finished_at = NOW(6), unique_slot = NULL,"
-                    " reason = NULL, error = NULL WHERE id IN :ids AND state = 'running' AND token = :token"
-                    f"{WHILE_OURS}",
-                    ids=sorted(ids), token=bytes.fromhex(token), owner=owner,
-                )  # fmt: skip
+    def _open_claims(self, settlements: Sequence[Settlement], rescue: bool) -> list[Settlement]:
+        """Those whose claim still stands, with queue and task as the row has them; nobody else changes these rows before our COMMIT."""
+        rows = self._rows(
+            "SELECT id, token, queue, task FROM asyncsend_jobs /*by key*/ WHERE id IN :ids AND state = 'running' /*as it is now*/",
+            ids=sorted(one.job_id for one in settlements),
+        )
+        there = {row[0]: row[1:] for row in rows}
+        return [
+            one._replace(queue=there[one.job_id][1], task=there[one.job_id][2])
+            for one in settlements
+            if one.job_id in there and (as_hex(there[one.job_id][0]) == one.token or (rescue and there[one.job_id][0] is None))
+        ]
+
+    def _settle(self, settlements: Sequence[Settlement], owner: str | None, rescue: bool, exactly: bool) -> Settled:
+        """
+        Write and count, in the caller's transaction. Counted is what these very statements change: a replay finds some of it written, and counted, before.
+
+        PartlyWritten if a group was; with `exactly` it is asked first which claims still stand.
+        """
+        # Plain successes and plain releases go by the group, everything that carries words of its own by itself.
+        groups: dict[tuple[str, str], list[Settlement]] = {}
+        singles: list[Settlement] = []
+        for settlement in self._open_claims(settlements, rescue) if exactly else settlements:
+            kind = _group_of(settlement.outcome)
+            if kind and not rescue:
+                groups.setdefault((kind, settlement.token), []).append(settlement)
             else:
-                matched += self._write(
-                    "UPDATE asyncsend_jobs /*by key*/ SET state = 'ready', started_at = NULL, reason = CASE WHEN reason = 'started-once' THEN NULL ELSE reason END"
-                    " WHERE id IN :ids AND state = 'running' AND token = :token"
-                    f"{WHILE_OURS}",
-                    ids=sorted(ids), token=bytes.fromhex(token), owner=owner,
-                )  # fmt: skip
-        written = [one for one in sorted(singles, key=lambda one: one.job_id) if self._settle_one(one, owner, rescue)]
-        matched += len(written)
-        # Only from what is written now: a repeat whose first try was committed tells and counts nothing twice.
+                singles.append(settlement)
+        written: list[Settlement] = []
+        for (kind, token), group in sorted(groups.items()):
+            matched = self._settle_group(kind, token, [one.job_id for one in group], owner)
+            if matched == len(group):
+                written += group
+            elif matched:
+                raise PartlyWritten
+        written += [one for one in sorted(singles, key=lambda one: one.job_id) if self._settle_one(one, owner, rescue)]
+        settled = Settled(len(written)) if len(written) == len(settlements) else self._sort_out_late(settlements, rescue=rescue)
         if told := [one for one in written if is_told(one.outcome)]:
             self._record(told)
         heard = [one.outcome for one in written if _teaches(one)]
         channels = self._hear(heard, owner) if heard else ()
-        if matched == len(settlements):
-            return Settled(matched, channels=channels)
-        return self._sort_out_late(settlements, rescue=rescue)._replace(channels=channels)
+        # Late ones are not fenced: that a run came too late is what they say. Not in a repeat, whose first try may have counted them.
+        late = {} if self.repeating and not written else dict.fromkeys(settled.late, True)
+        self._count(written, [one for one in settlements if one.job_id in late and one.task is not None])
+        return settled._replace(channels=channels)
+
+    def _settle_group(self, kind: str, token: str, ids: list[int], owner: str | None) -> int:
+        if kind == "finish":
+            return self._write(
+                "UPDATE asyncsend_jobs /*by key*/ SET state = 'done', attempts = attempts + 1, finished_at = NOW(6), unique_slot = NULL,"
+                " reason = NULL, error = NULL WHERE id IN :ids AND state = 'running' AND token = :token"
+                f"{WHILE_OURS}",
+                ids=sorted(ids), token=bytes.fromhex(token), owner=owner,
+            )  # fmt: skip
+        return self._write(
+            "UPDATE asyncsend_jobs /*by key*/ SET state = 'ready', started_at = NULL, reason = CASE WHEN reason = 'started-once' THEN NULL ELSE reason END"
+            " WHERE id IN :ids AND state = 'running' AND token = :token"
+            f"{WHILE_OURS}",
+            ids=sorted(ids), token=bytes.fromhex(token), owner=owner,
+        )  # fmt: skip
 
     def _settle_one(self, settlement: Settlement, owner: str | None, rescue: bool) -> int:
         outcome = settlement.outcome
@@ -324,27 +359,6 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
         return [found[job_id] for job_id in ids if job_id in found]
 
     @resolved
-    def depth(self) -> list[Depth]:
-        # By the name without blanks at its end: MySQL takes names that differ only there for one, and may show either.
-        found: dict[tuple[str, str], Depth] = {}
-        for queue, state, jobs in self._rows("SELECT queue, state, COUNT(*) FROM asyncsend_jobs GROUP BY state, queue"):
-            key = (queue.rstrip(" "), state)
-            found[key] = Depth(key[0], State(state), jobs + (found[key].jobs if key in found else 0))
-        for queue, jobs, oldest in self._rows(
-            "SELECT queue, COUNT(*), MIN(COALESCE(run_at, created_at)) FROM asyncsend_jobs"
-            " WHERE state = 'ready' AND (run_at IS NULL OR run_at <= NOW(6)) GROUP BY queue"
-        ):
-            key = (queue.rstrip(" "), "ready")
-            if key in found:
-                since = [moment for moment in (as_time(oldest), found[key].oldest_due) if moment]
-                found[key] = found[key]._replace(due=found[key].due + jobs, oldest_due=min(since, default=None))
-        return [found[key] for key in sorted(found)]
-
-    @resolved
-    def waiting(self) -> dict[str, int]:
-        rows = self._rows("SELECT reason, COUNT(*) FROM asyncsend_jobs WHERE state = 'ready' AND reason IS NOT NULL GROUP BY reason")
-        return {str(as_text(reason)): jobs for reason, jobs in rows}
-
     def make_ready(self, job_id: int, states: Sequence[State], queue: str | None = None) -> bool:
         return self.make_all_ready([job_id], states, queue) == 1
 

@@ -14,7 +14,7 @@ from asyncsend.store.connection import AlreadyThere, BadRow, ConnectionLost, Dup
 from asyncsend.store.sql import SqlStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 
 class SQLiteStore(SqlStore):
@@ -88,6 +88,8 @@ class SQLiteStore(SqlStore):
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if "UNIQUE constraint" in str(error):
             return Duplicate(str(error))
+        if "duplicate column name" in str(error):
+            return AlreadyThere(str(error))
         if code == sqlite3.SQLITE_CONSTRAINT:
             return BadRow(str(error))
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -103,6 +105,9 @@ class SQLiteStore(SqlStore):
             missing.missing_table = "no such table" in str(error)  # type: ignore[attr-defined]
             return missing
         return DatabaseUnreachable(f"the {self.name} answered: {error}: run `asyncsend doctor`; the next run tries again")
+
+    def _adding(self, columns: Iterable[str]) -> str:
+        return "ON CONFLICT (span, began, queue, task) DO UPDATE SET " + ", ".join(f"{name} = {name} + excluded.{name}" for name in columns)
 
     @resolved
     def facts(self) -> dict[str, str]:
@@ -126,10 +131,12 @@ def _in_place(statement: str) -> str:
 
 
 def teach(connection: sqlite3.Connection, clock: Callable[[], float]) -> None:
-    """Teach a connection the three words of MySQL that the shared statements use; all times are UTC text."""
+    """Teach a connection the words of MySQL that the shared statements use; all times are UTC text."""
     connection.create_function("NOW", 1, lambda _digits: text_of(clock()))
     connection.create_function("UNIX_TIMESTAMP", 1, lambda text: None if text is None else seconds_of(text))
     connection.create_function("FROM_UNIXTIME", 1, lambda seconds: None if seconds is None else text_of(seconds))
+    connection.create_function("FLOOR", 1, lambda number: None if number is None else int(number // 1))
+    connection.create_function("CONCAT", -1, lambda *parts: None if None in parts else "".join(map(str, parts)))
 
 
 def text_of(seconds: float) -> str:
