@@ -181,7 +181,7 @@ def test_on_mysql_slices_are_found_by_the_index_of_their_end_and_deleted_by_key(
 
         def explained(sql, params):
             if sql.startswith(("SELECT id", "DELETE FROM asyncsend_jobs")):
-                plans.append(execute(f"EXPLAIN {sql}", params)[0][0])
+                plans.append(execute(f"EXPLAIN FORMAT=TRADITIONAL {sql}", params)[0][0])
             return execute(sql, params)
 
         store._execute = explained
