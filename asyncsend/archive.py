@@ -59,6 +59,7 @@ class Archive:
                     break
                 os.rename(path, _free(path))  # not one END in it: torn at its very beginning, or not ours to cut
                 os.close(descriptor)
+                descriptor = -1
             os.ftruncate(descriptor, whole)
             try:
                 rest = memoryview(members)

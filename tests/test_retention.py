@@ -181,7 +181,7 @@ def test_on_mysql_slices_are_found_by_the_index_of_their_end_and_deleted_by_key(
 
         def explained(sql, params):
             if sql.startswith(("SELECT id", "DELETE FROM asyncsend_jobs")):
-                plans.append(execute(f"EXPLAIN {sql}", params)[0][0])
+                plans.append(execute(f"EXPLAIN FORMAT=TRADITIONAL {sql}", params)[0][0])
             return execute(sql, params)
 
         store._execute = explained
@@ -302,8 +302,10 @@ def test_an_archive_under_the_web_root_is_refused(lite):
 
 def test_two_that_append_at_the_same_time_leave_a_file_that_can_be_read(tmp_path):
     program = (
-        "import sys\nfrom pathlib import Path\nfrom asyncsend.archive import Archive\nfrom asyncsend.job import Job\nprint(flush=True)\nsys.stdin.readline()\n"
-        "for n in range(100): Archive(Path(sys.argv[1]), 'p_').append([(Job(n, 'x' * 9000, '{}'), [])])"
+        "import sys, time\nfrom pathlib import Path\nfrom asyncsend import archive\nfrom asyncsend.job import Job\n"
+        "whole = archive._whole\narchive._whole = lambda *file: (whole(*file), time.sleep(0.001))[0]\n"  # time enough for the other to come between
+        "print(flush=True)\nsys.stdin.readline()\n"
+        "for n in range(100): archive.Archive(Path(sys.argv[1]), 'p_').append([(Job(n, 'x' * 9000, '{}'), [])])"
     )
     both = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2)]
     for one in both:

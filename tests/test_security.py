@@ -96,6 +96,11 @@ def test_no_text_in_any_argument_of_any_command_does_more_than_was_asked(site, m
             assert result.exit_code in (0, 2), (call, result.output)
             assert not RAW.search(result.output), (call, result.output)
             after = everything(site)
+            if parameter.name == "to_queue" and result.exit_code == 0:  # the one dead letter was to go there, and did
+                assert {row[3] for row in after["jobs"]} - {row[3] for row in before["jobs"]} == {value}, call
+                site.sql("UPDATE asyncsend_jobs SET state = 'dead', queue = 'q-dead' WHERE uid = 'u-dead'")
+                before = everything(site)
+                continue
             if path in ASKED and result.exit_code == 0:  # then that one thing is what has changed
                 table = ASKED[path]
                 [new] = [row for row in after[table] if row not in before[table]]
