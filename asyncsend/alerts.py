@@ -60,7 +60,7 @@ def causes(figures: Figures, limit: Limits, took: float = 0.0) -> dict[str, str]
     if at_work > limit.lock:
         found["lock"] = f"one run is at work for {times.spoken(at_work)}: no other can start; look for a job that hangs in asyncsend.log"
     for channel in figures.channels:
-        found[f"channel:{channel.name}"[:96]] = f"the channel {channel.name} is stopped ({channel.reason})"
+        found[f"channel:{channel.name}".encode("ascii", "replace").decode()[:96]] = f"the channel {channel.name} is stopped ({channel.reason})"
     for reason, advice in explain.NEEDS_SOMEBODY.items():
         if jobs := figures.waiting.get(reason):
             found[f"waiting:{reason}"] = f"{_jobs(jobs)} wait ({reason}): {advice}"

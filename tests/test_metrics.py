@@ -98,6 +98,7 @@ def test_what_is_settled_twice_is_counted_once_and_what_came_late_is_late(store)
     assert store.settle(replay).accepted == 6
     assert store.settle(settlements(jobs)).accepted == 6
     assert sums(store) == {"done": 6}
+    assert [(row.queue, row.task) for row in store.counters("ever")] == [("default", "act")]
     [one] = claimed(store, 1)
     assert store.settle([Settlement(one.id, token(), outcomes.finish(), one.queue, one.task)]).late == (one.id,)
     assert sums(store) == {"done": 6, "late": 1}
@@ -271,7 +272,10 @@ def test_reasons_are_found_among_a_crowd_of_others(store):
         store.settle(settlements([job], outcome))
     [one] = claimed(store, 1, priority=1)
     store.settle(settlements([one], outcomes.snooze(300, "sms-account")))
-    assert store.waiting() == {"smtp-login": 1, "x": 1, "sms-account": 1}
+    [again] = claimed(store, 1, queue="default")
+    store.settle(settlements([again], outcomes.retry(0, "due-again", "y")))
+    store._write("UPDATE asyncsend_jobs SET run_at = NOW(6) WHERE id = :id", id=again.id)
+    assert store.waiting() == {"smtp-login": 1, "x": 1, "sms-account": 1, "due-again": 1}
 
 
 def test_finished_rows_are_not_looked_at(store):
