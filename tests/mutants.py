@@ -17,6 +17,7 @@ from asyncsend import run, status, workers
 from asyncsend.store.runs import RunStatements
 from asyncsend.store.sql import SqlStore
 
+_SAME_TOKEN = "and (as_hex(there[one.job_id][0]) == one.token or (rescue and there[one.job_id][0] is None))"  # of what a replay may write
 _FENCE_OF_ONE = "(token = :token OR (:rescue = 1 AND token IS NULL))"
 
 
@@ -41,6 +42,7 @@ MUTANTS = {
     "no-fence": (
         (SqlStore, "_settle_group", (" AND token = :token", "")),
         (SqlStore, "_settle_one", (_FENCE_OF_ONE, "1 = 1")),
+        (SqlStore, "_open_claims", (_SAME_TOKEN, "")),
     ),
     "settle-without-owner": (
         (SqlStore, "_settle_group", ('f"{WHILE_OURS}"', '""')),
@@ -51,6 +53,7 @@ MUTANTS = {
     "settle-without-state": (
         (SqlStore, "_settle_group", (" AND state = 'running'", "")),
         (SqlStore, "_settle_one", (" AND state = 'running'", "")),
+        (SqlStore, "_open_claims", (" AND state = 'running'", "")),
     ),
     "charge-at-claim": (
         (SqlStore, "claim", ("SET state = 'running',", "SET state = 'running', attempts = attempts + 1,")),
@@ -60,6 +63,7 @@ MUTANTS = {
     "settle-by-id-only": (
         (SqlStore, "_settle_group", (" AND state = 'running' AND token = :token", ""), ('f"{WHILE_OURS}"', '""')),
         (SqlStore, "_settle_one", (f" AND state = 'running' AND {_FENCE_OF_ONE}", ""), ('f"{WHILE_OURS}"', '""')),
+        (SqlStore, "_open_claims", (_SAME_TOKEN, ""), (" AND state = 'running'", "")),
     ),
     "lease-not-renewed": ((RunStatements, "beat", (", lease_until = FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + :lease)", "")),),
     "rescue-of-a-living-run": (

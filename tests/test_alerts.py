@@ -229,7 +229,7 @@ def test_a_paused_queue_has_no_lag_that_anybody_should_be_told_of(site):
 
 
 def test_a_stopped_channel_is_a_cause(store):
-    store._write("INSERT INTO asyncsend_channels (name, stopped_until, reason) VALUES ('host:api.example.com', '2037-01-01', 'the last: 503')")
+    store._write("INSERT INTO asyncsend_channels (name, stopped_until, reason) VALUES (:name, '2037-01-01', :why)", name="host:api.example.com", why="the last: 503")
     assert alerts.causes(metrics.collect(store), alerts.Limits(), took=1.0) == {"channel:host:api.example.com": "the channel host:api.example.com is stopped (the last: 503)"}
 
 

@@ -70,11 +70,11 @@ CASES = [
     ),
     *(
         ({"state": State.DEAD, "reason": reason, "error": "why", "finished_at": NOW}, {}, f"Job u is dead since 2026-11-21 12:00:30 UTC ({reason}: why). `asyncsend retry u` gives it fresh attempts.")
-        for reason in ("max-attempts", "crash-loop", "bad-payload", "bad-answer", "refused", "http-410")
+        for reason in ("max-attempts", "crash-loop", "bad-payload", "bad-answer", "refused", "http-410", "held-too-long")
     ),
     *(
         ({"state": State.CANCELLED, "reason": reason, "finished_at": NOW}, {}, f"Job u was cancelled at 2026-11-21 12:00:30 UTC ({reason}).")
-        for reason in ("expired", "by-command", "cancelled-by-task", "batch-cancelled")
+        for reason in ("expired", "by-command", "cancelled-by-task", "batch-cancelled", "subscription-disabled", "unsubscribed")
     ),
 ]
 
