@@ -5,15 +5,17 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from asyncsend.config import limit_of
 from asyncsend.job import State
 from asyncsend.lock import LEASE_ONLY
-from asyncsend.queues import named
+from asyncsend.queues import named, rank
 from asyncsend.times import spoken, stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime, tzinfo
 
+    from asyncsend.config import Limits
     from asyncsend.job import Job
     from asyncsend.store import Depth, Schedule, Standing
 
@@ -22,7 +24,7 @@ LATE_TICKS = 3  # usual intervals without a run after which cron is said to be m
 LEAST_PATIENCE = 300.0  # seconds; a minute's cron may hiccup
 
 
-def why(job: Job, standing: Standing, pauses: Mapping[str, datetime | None], order: Sequence[str], zone: tzinfo) -> str:
+def why(job: Job, standing: Standing, pauses: Mapping[str, datetime | None], order: Sequence[str], zone: tzinfo, waits: str | None = None) -> str:
     """One sentence on where the job is, what it waits for, and what to do if that needs somebody."""
     name = f"Job {job.uid or job.id}"
     because = f" ({job.reason}: {job.error})" if job.error else f" ({job.reason})" if job.reason else ""
@@ -39,10 +41,22 @@ def why(job: Job, standing: Standing, pauses: Mapping[str, datetime | None], ord
             if standing.alive:
                 return f"{name} is in the hands of the run on {standing.host} (pid {standing.pid}) since {stamp(standing.started_at, zone)}."
             return f"{name} was in the hands of a run that died; the next run takes it back: {next_run(standing, zone)}."
-    return f"{name} is ready{because}: {_waits_for(job, standing, pauses, order, zone)}."
+    return f"{name} is ready{because}: {_waits_for(job, standing, pauses, order, zone, waits)}."
 
 
-def _waits_for(job: Job, standing: Standing, pauses: Mapping[str, datetime | None], order: Sequence[str], zone: tzinfo) -> str:
+def behind(job: Job, ahead: Job | None, limits: Limits, running_of: Callable[[str], int]) -> str | None:
+    """What of its keys keeps a job from starting, in words; `ahead` is the job of its order key before it."""
+    if ahead is not None:
+        advice = f": `asyncsend release {ahead.uid or ahead.id}` lets it go, `asyncsend cancel` ends it" if ahead.state is State.HELD else ""
+        return f"it waits behind job {ahead.uid or ahead.id} ({ahead.state.value}) of the same order key {job.order_key!r}{advice}"
+    most = limit_of(limits, job.concurrency_key) if job.concurrency_key else None
+    running = running_of(job.concurrency_key) if job.concurrency_key and most is not None else 0
+    if most is not None and running >= most:
+        return f"{running} of at most {most} jobs of its concurrency key {job.concurrency_key!r} are running (ASYNCSEND_CONCURRENCY)"
+    return None
+
+
+def _waits_for(job: Job, standing: Standing, pauses: Mapping[str, datetime | None], order: Sequence[str], zone: tzinfo, waits: str | None) -> str:
     if job.expires_at and job.expires_at <= standing.now:
         return f"it expired at {stamp(job.expires_at, zone)} and will be cancelled instead of executed"
     if job.run_at and job.run_at > standing.now:
@@ -52,8 +66,10 @@ def _waits_for(job: Job, standing: Standing, pauses: Mapping[str, datetime | Non
     if queue in pauses:
         until = pauses[queue]
         return f"its queue {queue} is paused until {stamp(until, zone) if until else '`asyncsend resume ' + queue + '`'}"
-    if "*" not in order and queue not in order:
+    if rank(queue, order) is None:
         return f"no run serves its queue {queue}: ASYNCSEND_QUEUES is {','.join(order)}"
+    if waits:
+        return waits
     if standing.alive:
         return f"due, behind the jobs that the present run on {standing.host} executes"
     return f"due, and {next_run(standing, zone)}"
@@ -107,6 +123,7 @@ def verdict(
     waiting: Mapping[str, int],
     zone: tzinfo,
     schedules: Sequence[Schedule] = (),
+    max_depth: Limits = (),
 ) -> tuple[str, list[str]]:
     """`ok` or `attention`, and the sentences behind it, the most urgent first; `waiting` counts ready jobs by reason."""
     said: list[str] = []
@@ -130,6 +147,10 @@ def verdict(
         for one in schedules
         if one.next_at is None and not one.paused
     ]
+    for depth in depths:
+        most = limit_of(max_depth, depth.queue)
+        if depth.state is State.READY and most is not None and depth.jobs >= most:
+            said.append(f"Queue {depth.queue} holds {depth.jobs:,} ready jobs, and may hold {most:,} (ASYNCSEND_MAX_DEPTH): enqueue adds no more; plain SQL does.")
     for queue, until in pauses.items():
         said.append(f"Queue {queue} is paused {'until ' + stamp(until, zone) if until else 'until it is resumed'}.")
     return ("attention" if said else "ok"), said

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "asyncsend"
 LADDER = [
     ["errors", "times", "backoff", "answers", "job"],
     ["config", "log", "budget", "deathsig"],
-    ["store", "store.connection", "store.insert", "store.runs", "store.batches", "store.schedules", "store.sql", "store.mysql", "store.sqlite", "store.foreign", "schema",
+    ["store", "store.connection", "store.insert", "store.runs", "store.batches", "store.schedules", "store.lines", "store.sql", "store.mysql", "store.sqlite", "store.foreign", "schema",
      "tasks", "tasks.members", "tasks.http", "tasks.smtp", "tasks.email", "tasks.sms", "tasks.webhook", "tasks.command"],
     ["lock", "status", "journal", "producer", "batches", "bulk", "queues", "schedules", "deadletters", "explain", "doctor"],
     ["execute", "worker", "workers"],

@@ -69,7 +69,9 @@ def why(session: Session, uid: str) -> None:
 
 
 def _why(session: Session, found: Job) -> str:
-    return printable(explain.why(found, session.store.standing("default"), session.store.pauses(), session.settings.queues, session.settings.timezone))
+    store = session.store
+    waits = explain.behind(found, store.before(found) if found.order_key else None, session.settings.concurrency, store.running_of)
+    return printable(explain.why(found, store.standing("default"), store.pauses(), session.settings.queues, session.settings.timezone, waits))
 
 
 @click.command()

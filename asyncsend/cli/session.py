@@ -127,7 +127,7 @@ def as_row(job: Job) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for name in (
         "id", "uid", "task", "queue", "priority", "state", "attempts", "crashes", "max_attempts", "timeout_seconds", "run_at", "expires_at",
-        "created_at", "finished_at", "unique_key", "batch_id", "reason", "error", "result", "payload",
+        "created_at", "finished_at", "unique_key", "batch_id", "order_key", "concurrency_key", "reason", "error", "result", "payload",
     ):  # fmt: skip
         value = getattr(job, name)
         row[name] = value.isoformat() if hasattr(value, "isoformat") else value

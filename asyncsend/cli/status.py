@@ -25,7 +25,7 @@ def status(session: Session, as_json: bool) -> None:
     """Say at a glance whether it works: the present and last run, depth, lag, dead letters, next cron expected."""
     store = session.store
     standing, depths, pauses, runs = store.standing(SCOPE), store.depth(), store.pauses(), store.runs(RUNS)
-    word, sentences = explain.verdict(standing, depths, pauses, store.waiting(), session.settings.timezone, store.schedules())
+    word, sentences = explain.verdict(standing, depths, pauses, store.waiting(), session.settings.timezone, store.schedules(), session.settings.max_depth)
     if as_json:
         print_json(_facts(word, sentences, standing, depths, runs))
         return

@@ -2,8 +2,8 @@
 What every statement stands on: errors, the connection that is asked again, and the translation into each database's words.
 
 A statement is written in MySQL's words; SQLite is taught NOW, UNIX_TIMESTAMP and FROM_UNIXTIME when it connects. `:name` is a
-parameter, a list of ids is written out; `/*by key*/` is where MySQL must be told to go by the primary key, `/*as it is now*/`
-where it must not answer from an old snapshot.
+parameter, a list of ids is written out; `/*by key*/` is where MySQL must be told to go by the primary key (`/*to claim*/` and
+`/*in order*/`: by another), `/*as it is now*/` where it must not answer from an old snapshot.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from asyncsend.errors import Conflict, DatabaseUnreachable, InvalidJob
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 Params = dict[str, Any]
 
@@ -81,6 +81,7 @@ class SqlConnection:
     RECONNECTS = 5
     PATIENCE = 4.0  # seconds after the first loss in which to begin another try: a server that hangs must not hang us five times
     BEGIN = "BEGIN"
+    aside: bool | None = None  # whether any job may stand in a lane, as the status row said; None: it was not asked
     repeating = False  # whether the method at work is called again, because the fate of its first try is unknown
 
     def __init__(self, prefix: str) -> None:
@@ -97,6 +98,10 @@ class SqlConnection:
 
     def _assert_session(self, facts: tuple[Any, ...]) -> None:
         """ConfigurationError if the session is not what the statements rely on."""
+
+    def _let_next(self, ids: Sequence[int], owner: str | None = None) -> None:
+        """What stands aside for the sake of these jobs, which were just settled or cancelled, may go on; inside the caller's transaction."""
+        raise NotImplementedError
 
     # the shared plumbing
     def _rows(self, sql: str, **params: Any) -> list[tuple[Any, ...]]:
@@ -128,13 +133,19 @@ def bind(sql: str, params: Params, prefix: str) -> str:
     return sql
 
 
+_HINTS = {
+    "/*by key*/": "FORCE INDEX (PRIMARY)", "/*to claim*/": "FORCE INDEX (jobs_to_claim)", "/*in order*/": "FORCE INDEX (jobs_in_order)",
+    "/*as it is now*/": "LOCK IN SHARE MODE",
+}  # fmt: skip
 _PARAMETER = re.compile(r":([a-z_]+\d*)\b")
 
 
 def in_mysql(sql: str) -> str:
     """The statement in MySQL's words and the DB-API's pyformat style."""
     spoken = _PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%"))
-    return spoken.replace("/*by key*/", "FORCE INDEX (PRIMARY)").replace("/*as it is now*/", "LOCK IN SHARE MODE")
+    for said, meant in _HINTS.items():
+        spoken = spoken.replace(said, meant)
+    return spoken
 
 
 def statements(ddl: str) -> list[str]:

@@ -20,7 +20,7 @@ class RunStatements(SqlConnection):
             " s.started_at, s.previous_started_at, s.lease_until, s.finished_at, s.stopped, s.lock_held, s.pruned_at,"
             " EXISTS (SELECT 1 FROM asyncsend_jobs WHERE state = 'running'), (SELECT COUNT(*) FROM asyncsend_pauses),"
             " EXISTS (SELECT 1 FROM asyncsend_batches WHERE finished_at IS NULL AND sealed_at IS NOT NULL),"
-            " EXISTS (SELECT 1 FROM asyncsend_schedules WHERE paused = 0 AND next_at <= NOW(6))"
+            " EXISTS (SELECT 1 FROM asyncsend_schedules WHERE paused = 0 AND next_at <= NOW(6)), s.aside"
             f"{self._session_facts()} FROM asyncsend_status s WHERE s.scope = :scope"
         )
         rows = self._rows(sql, scope=scope)
@@ -29,7 +29,8 @@ class RunStatements(SqlConnection):
                 self._write("INSERT INTO asyncsend_status (scope) VALUES (:scope)", scope=scope)
             rows = self._rows(sql, scope=scope)
         row = rows[0]
-        self._assert_session(row[20:])
+        self._assert_session(row[21:])
+        self.aside, self.begins = bool(row[20]), True
         times = {position: as_time(row[position]) for position in (0, 9, 10, 11, 12, 15)}
         now = times[0]
         assert now is not None

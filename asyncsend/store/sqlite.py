@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from asyncsend.errors import ConfigurationError, DatabaseUnreachable
-from asyncsend.store.connection import BadRow, ConnectionLost, Duplicate, Params, bind, resolved
+from asyncsend.store.connection import AlreadyThere, BadRow, ConnectionLost, Duplicate, Params, bind, resolved
 from asyncsend.store.sql import SqlStore
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ class SQLiteStore(SqlStore):
 
     def _ours(self, error: sqlite3.Error) -> Exception:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if "duplicate column name" in str(error):  # SQLite knows no ADD COLUMN IF NOT EXISTS
+            return AlreadyThere(str(error))
         if "UNIQUE constraint" in str(error):
             return Duplicate(str(error))
         if code == sqlite3.SQLITE_CONSTRAINT:
@@ -117,9 +119,10 @@ class SQLiteStore(SqlStore):
 
 
 def teach(connection: sqlite3.Connection, clock: Callable[[], float]) -> None:
-    """Teach a connection the three words of MySQL that the shared statements use; all times are UTC text."""
+    """Teach a connection the words of MySQL that the shared statements use; all times are UTC text."""
     connection.create_function("NOW", 1, lambda _digits: text_of(clock()))
     connection.create_function("UNIX_TIMESTAMP", 1, lambda text: None if text is None else seconds_of(text))
+    connection.create_function("CONCAT", 2, lambda first, second: first + second)
     connection.create_function("FROM_UNIXTIME", 1, lambda seconds: None if seconds is None else text_of(seconds))
 
 
