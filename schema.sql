@@ -27,12 +27,16 @@ CREATE TABLE IF NOT EXISTS asyncsend_jobs (
   reason          VARCHAR(64)       CHARACTER SET ascii COLLATE ascii_bin NULL DEFAULT NULL,
   error           TEXT              CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci NULL,
   result          MEDIUMTEXT        CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL,
+  order_key       VARBINARY(191)    NULL DEFAULT NULL,                               -- the producer's: jobs of one key go one after the other, by id
+  concurrency_key VARBINARY(191)    NULL DEFAULT NULL,                               -- the producer's: at most so many of one key at a time (ASYNCSEND_CONCURRENCY)
+  lane            VARBINARY(192)    NOT NULL DEFAULT '',                             -- set by a run: where it stands aside until the jobs of its key let it go
   PRIMARY KEY (id),
   UNIQUE KEY one_job_per_uid (uid),
   UNIQUE KEY one_unfinished_job_per_key (unique_key, unique_slot),
-  KEY jobs_to_claim (state, queue, priority, run_at, id),
   KEY jobs_to_prune (finished_at),
-  KEY jobs_of_batch (batch_id, unique_slot)                                          -- what is left of a batch, in one short range
+  KEY jobs_of_batch (batch_id, unique_slot),                                         -- what is left of a batch, in one short range
+  KEY jobs_in_order (unique_slot, order_key, id),
+  KEY jobs_to_claim (state, queue, lane, priority, run_at, id)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
 
 -- Who runs, one row per scope. A person reads `status`; a run believes only `owner` and `lease_until`.
@@ -54,6 +58,7 @@ CREATE TABLE IF NOT EXISTS asyncsend_status (
   pruned_at           TIMESTAMP(6)    NULL DEFAULT NULL,
   prune_error         VARCHAR(500)    CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci NULL DEFAULT NULL,  -- why the last pruning stopped; NULL: it did not
   ticks               VARCHAR(191)    CHARACTER SET ascii COLLATE ascii_bin NULL DEFAULT NULL,  -- when the last runs started, the newest first: from these comes "next run expected"
+  aside               TINYINT         NOT NULL DEFAULT 0,                            -- 1: jobs may stand in a lane
   PRIMARY KEY (scope)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
 
@@ -237,4 +242,4 @@ INSERT IGNORE INTO asyncsend_status (scope) VALUES ('default');
 
 INSERT IGNORE INTO asyncsend_alerts (cause) VALUES ('looked');
 
-INSERT IGNORE INTO asyncsend_schema (version) VALUES (1), (2), (3), (4), (6), (7);
+INSERT IGNORE INTO asyncsend_schema (version) VALUES (1), (2), (3), (4), (5), (6), (7);

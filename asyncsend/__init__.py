@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from asyncsend.answers import Cancel, Retry, Snooze
     from asyncsend.backoff import Backoff
     from asyncsend.batches import batch
-    from asyncsend.errors import AsyncsendError, ConfigurationError, DatabaseUnreachable, InvalidJob
+    from asyncsend.errors import AsyncsendError, ConfigurationError, DatabaseUnreachable, InvalidJob, QueueFull
     from asyncsend.producer import enqueue, enqueue_many, task
     from asyncsend.topics import publish
 
 __version__ = "0.1.0"
 __all__ = [
-    "AsyncsendError", "Backoff", "Cancel", "ConfigurationError", "DatabaseUnreachable", "InvalidJob", "Retry", "Snooze",
+    "AsyncsendError", "Backoff", "Cancel", "ConfigurationError", "DatabaseUnreachable", "InvalidJob", "QueueFull", "Retry", "Snooze",
     "batch", "enqueue", "enqueue_many", "publish", "task",
 ]  # fmt: skip
 
 # Found when first used: the command that cron starts each minute needs none of them.
 _ROOMS = {
     "Cancel": "answers", "Retry": "answers", "Snooze": "answers", "Backoff": "backoff", "AsyncsendError": "errors",
-    "ConfigurationError": "errors", "DatabaseUnreachable": "errors", "InvalidJob": "errors",
+    "ConfigurationError": "errors", "DatabaseUnreachable": "errors", "InvalidJob": "errors", "QueueFull": "errors",
     "batch": "batches", "enqueue": "producer", "enqueue_many": "producer", "task": "producer", "publish": "topics",
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from asyncsend import explain, metrics, times
 from asyncsend.job import State
 from asyncsend.producer import new_job
+from asyncsend.queues import name_of, rank
 from asyncsend.store import AlertRow
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _messages(settings: Settings, told: list[str], well: list[str], uid: str) ->
     subject = f"asyncsend on {host}: " + (f"{len(told)} {'cause' if len(told) == 1 else 'causes'} for attention" if told else "over again")
     text = "\n".join([*(f"- {said}" for said in told), *(f"- over again: {said}" for said in well), "", "`asyncsend status` tells more. The same is said again after six hours at the earliest."])
     # A queue of its own, before all others, unless the settings serve only those they name.
-    queue = QUEUE if "*" in settings.queues or QUEUE in settings.queues else settings.queues[0]
+    queue = QUEUE if rank(QUEUE, settings.queues) is not None else name_of(settings.queues[0])
     jobs = []
     for number, address in enumerate(settings.alert_to):
         options: dict[str, Any] = {"queue": queue, "priority": PRIORITY, "expires": AGAIN, "uid": f"{uid}-{number}"}

@@ -32,7 +32,9 @@ DECLARED: dict[str, tuple[str, str]] = {
     "ASYNCSEND_TABLE_PREFIX": ("asyncsend_", "what the names of the tables start with"),
     "ASYNCSEND_TASKS": ("", "Python modules that define tasks, separated by commas: shop.tasks,shop.reports"),
     "ASYNCSEND_PATH": ("", "folder to import these modules from; default: the home folder of the user"),
-    "ASYNCSEND_QUEUES": ("critical,default,*,low", "order in which queues are served; * stands for every other queue"),
+    "ASYNCSEND_QUEUES": ("critical,default,*,low:10%", "order in which queues are served; * stands for every other queue, low:10% gets a tenth however full the others are"),
+    "ASYNCSEND_CONCURRENCY": ("", "how many jobs of a concurrency_key may be executed at a time: customer-api:2, customer-*:1"),
+    "ASYNCSEND_MAX_DEPTH": ("", "how many ready jobs a queue may hold before enqueue refuses more: newsletter:50000, *:200000"),
     "ASYNCSEND_MAX_TIME": ("50s", "how long one run goes on claiming jobs"),
     "ASYNCSEND_WORKERS": ("1", "how many jobs are executed at the same time"),
     "ASYNCSEND_TIMEZONE": ("", "zone of times you type and read, such as Europe/Paris; default: the host's"),
@@ -65,6 +67,9 @@ _PARAMETER = re.compile("([?&])([^=&#]+)=([^&#]+)")
 WEB_ROOTS = ("public_html", "htdocs", "httpdocs", "httpsdocs", "wwwroot", "public_ftp")
 
 
+Limits = tuple[tuple[str, int], ...]  # name or start of a name with *: how many
+
+
 class Settings(NamedTuple):
     """What a command may rely on: every value checked, every path absolute."""
 
@@ -74,6 +79,8 @@ class Settings(NamedTuple):
     task_modules: tuple[str, ...]
     import_path: Path
     queues: tuple[str, ...]
+    concurrency: Limits
+    max_depth: Limits
     max_time: float
     workers: int
     timezone: tzinfo
@@ -170,6 +177,8 @@ def load(environ: Mapping[str, str]) -> Settings:
         task_modules=checked("ASYNCSEND_TASKS", _modules, ""),
         import_path=path("ASYNCSEND_PATH", Path("~").expanduser()),
         queues=checked("ASYNCSEND_QUEUES", queue_order, ""),
+        concurrency=checked("ASYNCSEND_CONCURRENCY", limits, ""),
+        max_depth=checked("ASYNCSEND_MAX_DEPTH", limits, ""),
         max_time=checked("ASYNCSEND_MAX_TIME", _some_time, ""),
         workers=checked("ASYNCSEND_WORKERS", _workers, "use a whole number from 1 to 64"),
         timezone=checked("ASYNCSEND_TIMEZONE", times.zone, ""),
@@ -196,14 +205,36 @@ def load(environ: Mapping[str, str]) -> Settings:
 
 
 def queue_order(text: str) -> tuple[str, ...]:
-    """Queue names in the order to serve them; `*` may stand once for all others. ValueError otherwise."""
-    names = tuple(part.strip() for part in text.split(",") if part.strip())
-    for name in names:
-        if name != "*" and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}", name):
-            raise ValueError(f"{name!r} is no queue name: letters, digits, _ . : -, at most 64, separated by commas")
+    """Queue names in the order to serve them, a share such as :10% behind some; `*` may stand once for all others. ValueError otherwise."""
+    entries = tuple(part.strip() for part in text.split(",") if part.strip())
+    names = []
+    for entry in entries:
+        found = re.fullmatch(r"(\*|[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}?)(?::([1-9][0-9]?)%)?", entry)
+        if not found:
+            raise ValueError(f"{entry!r} is no queue name: letters, digits, _ . : -, at most 64, separated by commas; :1% to :99% behind it is its share")
+        names.append(found[1])
     if not names or len(set(names)) != len(names):
         raise ValueError("name each queue once, separated by commas")
-    return names
+    if sum(int(entry.rpartition(":")[2][:-1]) for entry in entries if entry.endswith("%")) > 99:
+        raise ValueError("the shares must leave something for the order: together less than 100%")
+    return entries
+
+
+def limits(text: str) -> Limits:
+    """`name:2, start*:1`: names and how many. ValueError otherwise."""
+    found = []
+    for part in text.split(","):
+        name, _, number = (piece.strip() for piece in part.rpartition(":"))
+        if part.strip() and not (name and "*" not in name[:-1] and re.fullmatch("[1-9][0-9]{0,8}", number)):
+            raise ValueError(f"{part.strip()!r} is not name:number, a * only at the end of the name: write customer-api:2, customer-*:1")
+        if name:
+            found.append((name, int(number)))
+    return tuple(found)
+
+
+def limit_of(found: Limits, name: str) -> int | None:
+    """What the first entry says that is this name, or its start before a *; None if none does."""
+    return next((number for entry, number in found if entry == name or (entry.endswith("*") and name.startswith(entry[:-1]))), None)
 
 
 def masked(name: str, value: str) -> str:

@@ -5,6 +5,7 @@ AsyncsendError
 ├── InvalidJob             2   a job that may not be enqueued: the member and the limit are named
 ├── NotFound               2   a command named a job, queue or task that is not there
 ├── Conflict               2   the change would break a promise (a unique key taken, a job that runs)
+├── QueueFull              1   the queue holds as many ready jobs as ASYNCSEND_MAX_DEPTH lets it: later
 ├── DatabaseUnreachable   75   the database did not answer, is full or read-only: the next tick tries again
 ├── ConfigurationError    78   a setting, file or table has to be mended by a person
 └── LeaseLost             --   another host holds the status row now; the run stops, nothing it still writes is accepted
@@ -13,7 +14,7 @@ AsyncsendError
 from __future__ import annotations
 
 EXIT_OK = 0
-EXIT_TROUBLE = 1  # `check` found something, `doctor` found trouble
+EXIT_TROUBLE = 1  # `check` found something, `doctor` found trouble, a queue is full
 EXIT_USAGE = 2
 EXIT_TEMPORARY = 75  # EX_TEMPFAIL of sysexits.h: the database stayed unreachable
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h
@@ -35,6 +36,12 @@ class NotFound(AsyncsendError, LookupError):
 
 class Conflict(AsyncsendError):
     """A change that was refused because it would break a promise."""
+
+
+class QueueFull(AsyncsendError):
+    """The queue holds as many ready jobs as it may; nothing was written, trying again later is right."""
+
+    exit_code = EXIT_TROUBLE
 
 
 class DatabaseUnreachable(AsyncsendError):

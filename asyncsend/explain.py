@@ -6,17 +6,18 @@ import os
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+from asyncsend.config import limit_of
 from asyncsend.job import State
 from asyncsend.lock import LEASE_ONLY
-from asyncsend.queues import in_order, named
+from asyncsend.queues import in_order, named, rank
 from asyncsend.status import SCOPE
 from asyncsend.times import spoken, stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime, tzinfo
 
-    from asyncsend.config import Settings
+    from asyncsend.config import Limits, Settings
     from asyncsend.job import Job
     from asyncsend.store import Depth, Schedule, Silence, Standing, StoppedChannel, Store, Subscription
 
@@ -41,6 +42,7 @@ class Around(NamedTuple):
     allowed: int | None = None  # attempts, where they are known
     batch: tuple[datetime | None, datetime | None] | None = None  # when its batch was sealed and cancelled
     stopped: StoppedChannel | None = None  # its way out, where nothing is sent through it now
+    behind: str | None = None  # what of its keys keeps it from starting
 
 
 def around(store: Store, settings: Settings, job: Job) -> Around:
@@ -57,10 +59,11 @@ def around(store: Store, settings: Settings, job: Job) -> Around:
     if job.state is State.READY and (job.run_at is None or job.run_at <= standing.now):
         served = in_order(store.ready_queues(), settings.queues, pauses)
         before = served[: served.index(job.queue)] if job.queue in served else []
+        waits = behind(job, store.before(job) if job.order_key else None, settings.concurrency, store.running_of)
         ahead, counted = store.ahead(job, before), store.counters("hour", 86400.0)
         executions = sum(sum(row.histogram) for row in counted)
         each = sum(row.seconds for row in counted) / executions if executions else None
-        found = found._replace(ahead=ahead, work=None if each is None else ahead * each / settings.workers)
+        found = found._replace(ahead=ahead, work=None if each is None else ahead * each / settings.workers, behind=waits)
     return found
 
 
@@ -88,6 +91,18 @@ def why(job: Job, seen: Around) -> str:
     return f"{name} is ready{because}: {_waits_for(job, seen)}{expires}."
 
 
+def behind(job: Job, ahead: Job | None, limits: Limits, running_of: Callable[[str], int]) -> str | None:
+    """What of its keys keeps a job from starting, in words; `ahead` is the job of its order key before it."""
+    if ahead is not None:
+        advice = f": `asyncsend release {ahead.uid or ahead.id}` lets it go, `asyncsend cancel` ends it" if ahead.state is State.HELD else ""
+        return f"it waits behind job {ahead.uid or ahead.id} ({ahead.state.value}) of the same order key {job.order_key!r}{advice}"
+    most = limit_of(limits, job.concurrency_key) if job.concurrency_key else None
+    running = running_of(job.concurrency_key) if job.concurrency_key and most is not None else 0
+    if most is not None and running >= most:
+        return f"{running} of at most {most} jobs of its concurrency key {job.concurrency_key!r} are running (ASYNCSEND_CONCURRENCY)"
+    return None
+
+
 def _waits_for(job: Job, seen: Around) -> str:
     standing, zone, queue = seen.standing, seen.zone, named(job.queue)
     if job.expires_at and job.expires_at <= standing.now:
@@ -101,8 +116,10 @@ def _waits_for(job: Job, seen: Around) -> str:
     if queue in seen.pauses:
         until = seen.pauses[queue]
         return f"its queue {queue} is paused until {stamp(until, zone) if until else '`asyncsend resume ' + queue + '`'}"
-    if "*" not in seen.order and queue not in seen.order:
+    if rank(queue, seen.order) is None:
         return f"no run serves its queue {queue}: ASYNCSEND_QUEUES is {','.join(seen.order)}"
+    if seen.behind:
+        return seen.behind
     due = f"{tries} is due" if job.attempts else "due"
     if seen.ahead:
         work = f", about {spoken(seen.work)} of work" if seen.work is not None else ""
@@ -227,6 +244,7 @@ def verdict(
     prune_error: str | None = None,
     subscriptions: Sequence[Subscription] = (),
     channels: Sequence[StoppedChannel] = (),
+    max_depth: Limits = (),
 ) -> tuple[str, list[str]]:
     """
     `ok` or `attention`, and the sentences behind it, the most urgent first.
@@ -262,11 +280,15 @@ def verdict(
     said += [f"Nothing is sent through {one.name} until {stamp(one.until, zone)} ({one.reason}): `asyncsend resume {one.name}` opens it at once." for one in channels]
     for depth in depths:
         waits = (standing.now - depth.oldest_due).total_seconds() if depth.oldest_due else 0.0
-        if waits > UNSERVED and depth.queue not in pauses and not {"*", depth.queue} & set(order):
+        if waits > UNSERVED and depth.queue not in pauses and rank(depth.queue, order) is None:
             said.append(f"{depth.due} {'job waits' if depth.due == 1 else 'jobs wait'} in the queue {depth.queue}, for {spoken(waits)}, and no run serves it: ASYNCSEND_QUEUES is {','.join(order)}.")
     if prune_error:
         said.append(f"Old rows are not deleted, so the tables grow: {prune_error}.")
     said += map(_sentence, others)
+    for depth in depths:
+        most = limit_of(max_depth, depth.queue)
+        if depth.state is State.READY and most is not None and depth.jobs >= most:
+            said.append(f"Queue {depth.queue} holds {depth.jobs:,} ready jobs, and may hold {most:,} (ASYNCSEND_MAX_DEPTH): enqueue adds no more; plain SQL does.")
     for queue, until in pauses.items():
         said.append(f"Queue {queue} is paused {'until ' + stamp(until, zone) if until else 'until it is resumed'}.")
     return ("attention" if said else "ok"), said

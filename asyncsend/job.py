@@ -19,7 +19,7 @@ MAX_PAYLOAD_BYTES = 4 * 1024 * 1024
 CLAIMED_PAYLOAD = 32 * 1024
 MAX_NAME = 64  # queue, uid, batch_id
 MAX_TASK = 128
-MAX_UNIQUE_KEY_BYTES = 191
+MAX_KEY_BYTES = 191
 MAX_PRIORITY = 32767
 MAX_ATTEMPTS = 1000
 MAX_TIMEOUT_SECONDS = 86400
@@ -67,6 +67,8 @@ class Job:
     timeout_seconds: int | None = None
     unique_key: str | None = None
     batch_id: str | None = None
+    order_key: str | None = None
+    concurrency_key: str | None = None
     state: State = State.READY
     attempts: int = 0  # attempts that ran to an outcome and were charged
     crashes: int = 0  # deaths of the whole run while this job was in flight
@@ -83,6 +85,7 @@ class Job:
     expired: bool = False  # expires_at had passed on the database clock when it was claimed
     endpoint: dict[str, Any] | None = field(default=None, repr=False)  # of a webhook.<name> job: url and secrets, looked up when it was claimed, never stored with it
     report: dict[str, Any] = field(default_factory=dict)  # what its sender says of the channel it took, for the outcome
+    rank: int = 0  # in the hands of a run: jobs of a lower one are started before it
 
     @property
     def idempotency_key(self) -> str:
@@ -175,7 +178,7 @@ def as_row(job: Job, history: Iterable[Any] | None = None) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for name in (
         "id", "uid", "task", "queue", "priority", "state", "attempts", "crashes", "max_attempts", "timeout_seconds", "run_at", "expires_at",
-        "created_at", "finished_at", "unique_key", "batch_id", "reason", "error", "result", "payload",
+        "created_at", "finished_at", "unique_key", "batch_id", "order_key", "concurrency_key", "reason", "error", "result", "payload",
     ):  # fmt: skip
         value = getattr(job, name)
         row[name] = value.isoformat() if hasattr(value, "isoformat") else value
@@ -216,6 +219,8 @@ class NewJob:
     timeout_seconds: int | None = None
     unique_key: str | None = None
     batch_id: str | None = None
+    order_key: str | None = None
+    concurrency_key: str | None = None
 
     def checked(self) -> NewJob:
         """This job, unchanged. InvalidJob names the member and its limit if a server could refuse, cut or clamp it."""
@@ -237,10 +242,10 @@ class NewJob:
             wait = getattr(self, name)
             if wait is not None and not (_is_number(wait) and 0 <= wait <= 3650 * 86400):
                 raise InvalidJob(f"{name} must be between 0 seconds and ten years, not {printable(repr(wait), 40)}")
-        if self.unique_key is not None:
-            size = len(_utf8("unique key", self.unique_key))
-            if not 1 <= size <= MAX_UNIQUE_KEY_BYTES:
-                raise InvalidJob(f"the unique key is {size} bytes long; it must be 1 to {MAX_UNIQUE_KEY_BYTES} bytes of UTF-8")
+        for name, key in (("unique key", self.unique_key), ("order key", self.order_key), ("concurrency key", self.concurrency_key)):
+            size = 1 if key is None else len(_utf8(name, key))
+            if not 1 <= size <= MAX_KEY_BYTES:
+                raise InvalidJob(f"the {name} is {size} bytes long; it must be 1 to {MAX_KEY_BYTES} bytes of UTF-8")
         size = len(_utf8("payload", self.payload))
         if size > MAX_PAYLOAD_BYTES:
             raise InvalidJob(
@@ -263,8 +268,8 @@ class NewBatch(NamedTuple):
         """This batch, unchanged. InvalidJob names the member and its limit."""
         # Its followers' uids are made of it: <uid>:finally must fit, too.
         _matches("batch", self.uid, _BATCH, "letters, digits, _ . : @ -, at most 55")
-        if len(_utf8("name", self.name)) > MAX_UNIQUE_KEY_BYTES:
-            raise InvalidJob(f"the name of a batch must be text of at most {MAX_UNIQUE_KEY_BYTES} bytes")
+        if len(_utf8("name", self.name)) > MAX_KEY_BYTES:
+            raise InvalidJob(f"the name of a batch must be text of at most {MAX_KEY_BYTES} bytes")
         return self
 
 

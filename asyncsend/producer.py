@@ -52,6 +52,8 @@ def new_job(
     unique: str | None = None,
     uid: str | None = None,
     batch: Any = None,
+    order_key: str | None = None,
+    concurrency_key: str | None = None,
 ) -> NewJob:
     """
     A checked job, not yet a row. InvalidJob names what does not fit and its limit; nothing was written then.
@@ -66,7 +68,7 @@ def new_job(
         task=task,
         payload=as_json(payload),
         uid=uid if uid is not None else uuid.uuid4().hex,
-        queue=queue if queue is not None else own_queue(task),
+        queue=queue if queue is not None else own_policy(task).queue,
         priority=priority,
         run_at=_instant(at),
         delay=_seconds("delay", delay),
@@ -76,6 +78,8 @@ def new_job(
         timeout_seconds=None if seconds is None else math.ceil(seconds),
         unique_key=unique,
         batch_id=None if batch is None else str(batch),
+        order_key=order_key,
+        concurrency_key=concurrency_key if concurrency_key is not None else own_policy(task).concurrency_key,
     ).checked()
 
 
@@ -83,9 +87,9 @@ def enqueue(task: str, payload: Mapping[str, Any] | str, *, connection: Any = No
     """
     Make one job and return its uid. With `connection`, in your transaction and without a commit: the job exists if and only if you commit.
 
-    Options: queue, priority, delay, at, expires, max_attempts, timeout, unique, uid, batch (see `new_job`). Where `unique`
-    is taken by an unfinished job, or `uid` by any job, nothing is added and that job's uid comes back. Raises InvalidJob,
-    DatabaseUnreachable, ConfigurationError; an error of your own connection comes through as it is.
+    Options: queue, priority, delay, at, expires, max_attempts, timeout, unique, uid, batch, order_key, concurrency_key (see
+    `new_job`). Where `unique` is taken by an unfinished job, or `uid` by any job, nothing is added and that job's uid comes back.
+    Raises InvalidJob, QueueFull, DatabaseUnreachable, ConfigurationError; an error of your own connection comes through as it is.
     """
     job = new_job(task, payload, **options)
     return inserter(connection)([job])[0]
@@ -112,9 +116,11 @@ def enqueue_many(task: str, payloads: Iterable[Mapping[str, Any] | str], *, conn
     their number. Nothing but those, and the uids (90 bytes each; none with `count=True`), is held in memory.
 
     Takes the options of `enqueue` for all of them. `unique` and `uid` name one job, so here each is a function of the payload:
-    with `uid=lambda row: f"november:{row['customer']}"` the same call again adds only what is missing.
+    with `uid=lambda row: f"november:{row['customer']}"` the same call again adds only what is missing. `order_key` and
+    `concurrency_key` may be such functions.
     """
     naming = {name: options.pop(name) for name in ("unique", "uid") if options.get(name) is not None}
+    naming |= {name: options.pop(name) for name in ("order_key", "concurrency_key") if callable(options.get(name))}
     for name, function in naming.items():
         if not callable(function):
             raise InvalidJob(f"{name} names one job: use enqueue for each, or give a function that makes one of each payload")
@@ -183,7 +189,7 @@ class TaskFunction(Generic[P, R]):
         return enqueue(self.name, _named(bound), **options)
 
 
-_OPTIONS = ("connection", "queue", "priority", "delay", "at", "expires", "max_attempts", "timeout", "unique", "uid", "batch")
+_OPTIONS = ("connection", "queue", "priority", "delay", "at", "expires", "max_attempts", "timeout", "unique", "uid", "batch", "order_key", "concurrency_key")
 
 
 @overload
@@ -200,6 +206,7 @@ def task(
     backoff: Backoff = backoffs.TASK,
     delivery: str = AT_LEAST_ONCE,
     on_unknown: str = "retry",
+    concurrency_key: str | None = None,
 ) -> Callable[[Callable[P, R]], TaskFunction[P, R]]: ...
 
 
@@ -214,13 +221,14 @@ def task(
     backoff: Backoff = backoffs.TASK,
     delivery: str = AT_LEAST_ONCE,
     on_unknown: str = "retry",
+    concurrency_key: str | None = None,
 ) -> TaskFunction[P, R] | Callable[[Callable[P, R]], TaskFunction[P, R]]:
     """
     Make a function a task that jobs can name: its own name, or `name`.
 
     `timeout` is seconds until the process group is killed; `max_attempts` counts the first; `delivery="at-most-once"`
-    commits a start mark first, and holds the job after a crash instead of running it again. ConfigurationError if the name
-    is taken or a value is out of range.
+    commits a start mark first, and holds the job after a crash instead of running it again; `concurrency_key` is that of its
+    jobs which name none. ConfigurationError if the name is taken or a value is out of range.
     """
     if delivery not in (AT_LEAST_ONCE, AT_MOST_ONCE):
         raise ConfigurationError(f"delivery must be {AT_LEAST_ONCE!r} or {AT_MOST_ONCE!r}, not {delivery!r}")
@@ -231,7 +239,7 @@ def task(
         raise ConfigurationError(f"timeout must be more than 0 and at most {MAX_TIMEOUT_SECONDS} seconds, not {timeout!r}")
     if not 1 <= max_attempts <= MAX_ATTEMPTS:
         raise ConfigurationError(f"max_attempts must be a whole number from 1 to {MAX_ATTEMPTS}, not {max_attempts!r}")
-    policy = Policy(queue=queue, max_attempts=max_attempts, timeout=seconds, backoff=backoff, delivery=delivery, on_unknown=on_unknown)
+    policy = Policy(queue=queue, max_attempts=max_attempts, timeout=seconds, backoff=backoff, delivery=delivery, on_unknown=on_unknown, concurrency_key=concurrency_key)
 
     def decorate(decorated: Callable[P, R]) -> TaskFunction[P, R]:
         return TaskFunction(decorated, name or decorated.__name__, policy)
@@ -270,9 +278,9 @@ def _named(bound: inspect.BoundArguments) -> dict[str, Any]:
     return named
 
 
-def own_queue(task_name: str) -> str:
+def own_policy(task_name: str) -> Policy:
     declared = tasks.declared.get(task_name) if isinstance(task_name, str) else None  # type: ignore[redundant-expr] # callers without mypy
-    return declared.policy.queue if declared else "default"
+    return declared.policy if declared else Policy()
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -326,6 +334,7 @@ class _Own(threading.local):
 
     store: Store | None = None
     stand_in: Store | None = None  # of a test
+    max_depth: config.Limits = ()
     made_for: tuple[int, tuple[tuple[str, str], ...]] = (0, ())
 
 
@@ -341,11 +350,11 @@ def table_prefix() -> str:
 def inserter(connection: Any) -> Callable[[list[NewJob]], list[str]]:
     """What makes the rows, through the caller's connection or one of ours."""
     if connection is None:
-        return _insert
+        return lambda jobs: own_store().insert(jobs, max_depth=_own.max_depth)
     from asyncsend.store.foreign import insert_through
 
-    prefix = table_prefix()
-    return lambda jobs: insert_through(connection, jobs, prefix)
+    settings = config.load(os.environ)
+    return lambda jobs: insert_through(connection, jobs, settings.table_prefix, settings.max_depth)
 
 
 def _insert(jobs: list[NewJob]) -> list[str]:
@@ -403,5 +412,5 @@ def own_store() -> Store:
         elif _own.store is not None:
             _own.store.forget_connection()
             _inherited.append(_own.store)
-        _own.store, _own.made_for = open_store(settings.database_url, settings.table_prefix), now
+        _own.store, _own.made_for, _own.max_depth = open_store(settings.database_url, settings.table_prefix), now, settings.max_depth
     return _own.store

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from asyncsend import queues, status
 from asyncsend.budget import Budget
+from asyncsend.config import limit_of
 from asyncsend.errors import DatabaseUnreachable, LeaseLost
 from asyncsend.job import WORDS, Settlement
 from asyncsend.lock import HostLock, LockHeld
@@ -38,6 +39,7 @@ FULL = 1024 * 1024  # bytes of journal after which the run comes to rest once, s
 BATCH_SECONDS = 0.5  # a batch should be worth about so much work
 SETTLE_JOBS, SETTLE_SECONDS = 500, 0.25  # results are written in groups of so many, or after so long
 GRACE = 10.0  # seconds the current jobs may still take after SIGTERM
+URGENT_EVERY = 0.5  # seconds between looks at the queues before those whose jobs are in hand
 BATCHES_EVERY = 5.0  # seconds between looks at the open batches while there is work
 POLL = 1.0  # seconds between looks at an empty queue with --linger
 PRUNE_EVERY = 600.0
@@ -127,9 +129,12 @@ class _Minute:
     unsettled: list[tuple[Job, Outcome]] = field(default_factory=list)
     unsettled_since: float = 0.0
     looked: bool = False
+    crowded: bool = False  # the last claim did nothing but move waiting jobs out of its way, and is not done with that
     dry_until: float = 0.0  # nothing was due a moment ago: no need to ask again before
     pruned: bool = False  # there was nothing left to prune, or it cannot be done now
     prune_error: str | None = None
+    urgent_at: float = 0.0  # when to look again for what goes before the jobs in hand
+    reserve: queues.Reserve | None = None
     batched: bool = False  # whether a job of a batch went through our hands
     batches_at: float = 0.0  # when to look after the open batches again
 
@@ -242,14 +247,16 @@ class _Minute:
                     took, claimed_at = self.budget.clock() - claimed_at, self.budget.clock()
                     size = _next_size(size, took, len(jobs), self.worker_count)
                 elif not self._busy():
-                    if self._look_after_batches():
-                        continue  # what follows a batch is due at once
+                    if self.crowded or self._look_after_batches():
+                        continue  # to the next claim: what follows a batch is due at once
                     if not linger:
                         break
                     self._nap()
                     self.enqueue_due_schedules()
                     claimed_at = self.budget.clock()
                     continue
+            elif self._overtaken():
+                self._claim(self.budget.room(size), before=self._first_in_hand())
             self._collect(SETTLE_SECONDS)
             if self.budget.clock() >= self.batches_at:
                 self._look_after_batches()
@@ -269,21 +276,45 @@ class _Minute:
             return False  # come to rest first, so that it can be cleared
         return self.budget.clock() >= self.dry_until
 
-    def _claim(self, limit: int) -> list[Job]:
+    def _overtaken(self) -> bool:
+        """Whether to look now for jobs of earlier queues than that of the next one in hand."""
+        full = self.journal is not None and self.journal.size() > FULL
+        return self._first_in_hand() > 0 and self.budget.clock() >= self.urgent_at and self.budget.room(1) > 0 and not full
+
+    def _first_in_hand(self) -> int:
+        """The rank of the job that is begun next."""
+        return self.workers.next_rank if self.workers else 0
+
+    def _claim(self, limit: int, before: int | None = None) -> list[Job]:
+        """Claim so many and hand them to the workers; with `before` only of queues that rank before it."""
         paused = self.store.pauses() if self.holding.seen.pauses or self.looked else {}
-        self.looked = True
+        self.looked, self.crowded = True, False
+        self.urgent_at = self.budget.clock() + URGENT_EVERY
+        self.reserve = self.reserve or queues.Reserve(self.order, self.holding.generation)
         names = queues.in_order(self.store.ready_queues(), self.order, paused)
-        jobs = self.store.claim(names, limit, os.urandom(16).hex(), self.holding.generation, self.holding.owner) if names and limit else []
+        if before is not None and not any((queues.rank(name, self.order) or 0) < before for name in names):
+            return []
+        first = [name for name in names if before is None or (queues.rank(name, self.order) or 0) < before]
+        jobs = self.store.claim(
+            first, limit, os.urandom(16).hex(), self.holding.generation, self.holding.owner,
+            reserve=self.reserve.wanted(names, limit), limit_of=partial(limit_of, self.settings.concurrency), enough=self._enough,
+        ) if names and limit else []  # fmt: skip
         if jobs:
             self._open_row()
             self._hire()
             self.report.add("claimed", len(jobs))
             self.batched = self.batched or any(job.batch_id for job in jobs)
             self.budget.taken += len(jobs)
-            self._hand(jobs)
-        else:
+            self._hand(self.reserve.spread(jobs))
+        elif before is None and not self.crowded:
             self.dry_until = self.budget.clock() + POLL
         return jobs
+
+    def _enough(self) -> bool:
+        """Whether a claim that meets a crowd goes on at another time: now and then something else has its turn."""
+        self._beat()
+        self.crowded = self.budget.clock() >= self.urgent_at
+        return self.crowded
 
     def _look_after_batches(self) -> int:
         """Progress, first failures, ends; how many jobs follow from that. Costs nothing where there are no batches."""
@@ -365,6 +396,8 @@ class _Minute:
                     self.log.event("job-late", job=job.id, task=job.task, outcome=outcome.verb)
                 else:
                     self._tell(job, outcome)
+                if job.order_key or job.concurrency_key:
+                    self.dry_until = 0.0  # the next of its key may go
             self._tell_others(settled, settlements)
         self.unsettled = []
         if self.workers and not self.workers.in_flight and not self.workers.backlog:

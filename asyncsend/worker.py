@@ -79,6 +79,9 @@ class Child:
         if not self.parent.may_start():
             self._say({"unstarted": job.id})
             return
+        if self.parent.overtaken(job):
+            self._say({"unstarted": job.id, "overtaken": True})
+            return
         journal = None if self.parent.journal_broken else self.parent.journal
         token = job.token or ""
         try:
@@ -131,7 +134,7 @@ def as_line(job: Job) -> bytes:
     members = {
         "id": job.id, "task": job.task, "payload": job.payload, "uid": job.uid, "queue": job.queue, "priority": job.priority,
         "max_attempts": job.max_attempts, "timeout_seconds": job.timeout_seconds, "batch_id": job.batch_id, "attempts": job.attempts,
-        "crashes": job.crashes, "token": job.token, "run_id": job.run_id, "marked": job.started_at is not None, "born": job.created_at.timestamp() if job.created_at else None,
+        "crashes": job.crashes, "token": job.token, "run_id": job.run_id, "rank": job.rank, "marked": job.started_at is not None, "born": job.created_at.timestamp() if job.created_at else None,
     }  # fmt: skip
     if job.endpoint is not None:
         members["endpoint"] = job.endpoint

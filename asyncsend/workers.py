@@ -46,7 +46,8 @@ WINDOW_BYTES = 64 * 1024  # of payload; below a socket's buffer, so that handing
 HELLO_TIMEOUT = 20.0  # seconds for importing the modules of ASYNCSEND_TASKS; then a worker goes without them
 TERM_GRACE = 2.0  # seconds between SIGTERM and SIGKILL for a job that overstayed
 OUTPUT_KEPT = 8192  # bytes of what a job printed
-_SHARED = struct.Struct("=qd")  # stop flag; the boot-clock second after which no effect may start
+_SHARED = struct.Struct("=qdq")  # stop flag; the boot-clock second after which no effect may start; the lowest rank that waits for a worker
+_NOBODY = 1 << 30  # waits
 
 
 @dataclass
@@ -101,6 +102,7 @@ class Workers:
         self.selector = selectors.DefaultSelector()
         self._shared = mmap.mmap(-1, _SHARED.size)
         self._stopping = False
+        self._first = _NOBODY
         self.allow_until(float("inf"))
         self.without_modules = False
         self._died_young = 0  # workers that were killed before they came up
@@ -117,16 +119,27 @@ class Workers:
         return len(self.backlog) + self.in_flight
 
     @property
+    def next_rank(self) -> int:
+        """The rank of the job that is begun next, 0 if there is none."""
+        return min((one.rank for one in (*(worker.window[1] for worker in self.workers if len(worker.window) > 1), *([self.backlog[0]] if self.backlog else []))), default=0)
+
+    @property
     def in_flight(self) -> int:
         return sum(len(worker.window) for worker in self.workers)
 
     def hand(self, jobs: Iterable[Job]) -> None:
-        """Take these jobs; their outcomes come out of `results`."""
-        self.backlog.extend(jobs)
+        """Take these jobs, each before those of a later rank; their outcomes come out of `results`."""
+        for job in jobs:
+            place = len(self.backlog)
+            while place and self.backlog[place - 1].rank > job.rank:
+                place -= 1
+            self.backlog.insert(place, job)
+        self._call_back()
 
     def allow_until(self, valid_until: float) -> None:
         """No effect may start after this moment of the boot clock: the lease behind it would be over."""
-        self._shared[:] = _SHARED.pack(int(self._stopping), valid_until)
+        self._valid_until = valid_until
+        self._shared[:] = _SHARED.pack(int(self._stopping), valid_until, self._first)
 
     def stop(self) -> None:
         """Start nothing more, however long the lease still goes on: workers hand back what they have not begun."""
@@ -258,6 +271,7 @@ class Workers:
                     or len(worker.window) >= worker.size
                     or worker.weight + len(line) > WINDOW_BYTES
                     or self._goes_alone(worker.window[0])
+                    or (len(worker.window) > 1 and worker.window[-1].rank > job.rank)  # which are on their way back
                 ):
                     break
                 self.backlog.popleft()
@@ -281,6 +295,22 @@ class Workers:
                 worker.window.append(job)
                 worker.sizes.append(len(line))
                 worker.weight += len(line)
+        self._call_back()
+
+    def _take_back(self, jobs: list[Job]) -> None:
+        """Before the others of their rank: they were handed out earlier."""
+        for job in reversed(jobs):
+            place = 0
+            while place < len(self.backlog) and self.backlog[place].rank < job.rank:
+                place += 1
+            self.backlog.insert(place, job)
+
+    def _call_back(self) -> None:
+        """Let the workers know the rank of the job that waits first: what they have not begun of a later one, they hand back."""
+        first = self.backlog[0].rank if self.backlog else _NOBODY
+        if first != self._first:
+            self._first = first
+            self.allow_until(self._valid_until)
 
     def _read(self, job: Job) -> bool:
         """Fetch a long payload, now that it is needed; False if the claim is not ours any more, which settle will find out and count."""
@@ -328,7 +358,7 @@ class Workers:
             if "unstarted" in message:
                 job = self._pop(worker)
                 job.started_at = None  # marked perhaps, but not begun: going back costs it nothing
-                (returned if message.get("journal") else self.unstarted).append(job)
+                (returned if message.get("journal") or message.get("overtaken") else self.unstarted).append(job)
             elif outcome is not None:
                 job = self._pop(worker)
                 if outcome.seconds < 0.02:
@@ -340,7 +370,7 @@ class Workers:
                     worker.killed_for = "leaving"  # it takes no more, and what it had not begun goes to another
                     self.log.event("worker-replaced", pid=worker.pid, job=job.id, task=job.task)
                 self._finish(worker, job, outcome)
-        self.backlog.extendleft(reversed(returned))
+        self._take_back(returned)
 
     def _greeted(self, worker: Worker, message: dict[str, Any]) -> None:
         worker.ready = True
@@ -462,7 +492,7 @@ class Workers:
             self._deaths_in_a_row += 1
             if self._deaths_in_a_row >= 3:
                 raise ConfigurationError(f"worker processes die before they start a job ({_ending(code)}): check the memory and process limits of the host")
-        self.backlog.extendleft(reversed(unresolved))
+        self._take_back(unresolved)
 
     def _died_with(self, worker: Worker, job: Job, code: int) -> None:
         policy = self._policy(job)
@@ -510,8 +540,12 @@ class Workers:
         """In the worker: whether the next job may begin."""
         from asyncsend.status import boot_clock
 
-        stop, valid_until = _SHARED.unpack(self._shared[:])
+        stop, valid_until, _ = _SHARED.unpack(self._shared[:])
         return not stop and boot_clock() < valid_until
+
+    def overtaken(self, job: Job) -> bool:
+        """In the worker: whether a job of an earlier rank waits for it. What bears a start mark is begun all the same."""
+        return job.started_at is None and bool(job.rank > _SHARED.unpack(self._shared[:])[2])
 
 
 def _understood(line: bytes, *, ready: bool, busy: bool) -> tuple[dict[str, Any], Outcome | None]:

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from unittest.mock import patch
 
 from asyncsend import run, status, workers
+from asyncsend.store.lines import Lines
 from asyncsend.store.runs import RunStatements
 from asyncsend.store.sql import SqlStore
 
@@ -79,6 +80,8 @@ MUTANTS = {
     "journal-not-replayed": ((run._Minute, "recover", ("replayed = [", "replayed = [] and [")),),
     "start-mark-not-committed": ((SqlStore, "mark_started", ("self._write(", "1 or self._write(")),),
     "crash-uncharged": ((run._Minute, "_rescue", ("in started", "in ()")),),
+    "order-not-asked": ((Lines, "sort_out", ("one.id in behind or ", "")),),
+    "limit-not-counted": ((Lines, "sort_out", ("running[key] >= most", "False")),),
     "effect-after-the-lease": ((workers.Workers, "may_start", ("and boot_clock() < valid_until", "")),),
 }  # fmt: skip
 

@@ -46,6 +46,7 @@ import asyncsend.lock  # noqa: E402
 import asyncsend.run  # noqa: E402
 import asyncsend.status  # noqa: E402
 import asyncsend.store.connection  # noqa: E402
+import asyncsend.store.lines  # noqa: E402
 import asyncsend.store.mysql  # noqa: E402
 import asyncsend.store.sqlite  # noqa: E402
 import asyncsend.worker  # noqa: E402
@@ -69,6 +70,7 @@ BIRTH = 1_780_000_000.0  # the world begins in 2026
 MOST_STEPS = 60_000
 SOON = Backoff(base=10, cap=60)
 KINDS = {"plain": 8, "flaky": 4, "once": 2, "hold": 2, "poison": 1}  # task: weight
+LIMITS = {"api": 2, "solo": 1}  # concurrency key: how many at a time
 POLICIES = {
     "plain": Policy(timeout=60, max_attempts=8, backoff=SOON),
     "flaky": Policy(timeout=60, max_attempts=4, backoff=SOON),
@@ -111,6 +113,7 @@ class Actor:
     gave_back: bool = False  # it has asked to end: it believes nothing any more
     budget: Budget | None = None
     workers: list[Actor] = field(default_factory=list)
+    judged_at: int = 0  # of a run: the step at which it asked who may start
     claim: Claim | None = None  # of a worker: what it executes now
     open: list = field(default_factory=list)  # what the kernel would close
 
@@ -164,6 +167,9 @@ class Row:
     since: int = 0  # the first claim after a person made it ready again
     cancelled: bool = False
     expires: bool = False
+    order_key: str | None = None
+    concurrency_key: str | None = None
+    readied_at: int = -1  # the step at which a person made it ready again
 
     @property
     def present(self) -> list[Claim]:
@@ -222,6 +228,21 @@ class Rules:
                 self.breaks(f"job {job_id} is claimed by {run.name} while it is in the hands of {row.claims[-1].run.name}")
             self.claims[job_id, token] = Claim(job_id, token, run)
             row.claims.append(self.claims[job_id, token])
+            self.in_line(run, row)
+
+    def in_line(self, run: Actor, row: Row) -> None:
+        """This job was just claimed: it had to be the first of its order key, and one of few of its concurrency key."""
+        going = [one for one in self.rows.values() if one.claims and one.claims[-1].ended is None]
+        if row.order_key:
+            alike = [one.id for one in going if one.order_key == row.order_key]
+            if alike != [row.id]:
+                self.breaks(f"jobs {alike} of the order key {row.order_key} are running together")
+            for (job_id,) in self.world.ask("SELECT id FROM asyncsend_jobs WHERE order_key = :key AND id < :id AND state IN ('ready', 'running', 'held')", key=row.order_key, id=row.id):
+                if self.rows[job_id].readied_at < run.judged_at:
+                    self.breaks(f"job {row.id} is claimed by {run.name}, and job {job_id} of its order key is before it")
+        limit = LIMITS.get(row.concurrency_key or "")
+        if limit and sum(one.concurrency_key == row.concurrency_key for one in going) > limit:
+            self.breaks(f"more than {limit} jobs of the concurrency key {row.concurrency_key} are running with job {row.id}")
 
     def is_open(self, job_id: int, token: str) -> bool:
         """Whether this is the present claim of the job, and nothing was written for it."""
@@ -486,7 +507,7 @@ class SimChild(Child):
     secrets = ()
 
     def __init__(self, workers, wire, actor):
-        self.parent = SimpleNamespace(may_start=workers.may_start, journal=workers.journal, journal_broken=workers.journal_broken, chance=workers.world.chance.random)
+        self.parent = SimpleNamespace(may_start=workers.may_start, overtaken=workers.overtaken, journal=workers.journal, journal_broken=workers.journal_broken, chance=workers.world.chance.random)
         self.me, self.wire, self.actor, self.world = os.getpid(), wire, actor, workers.world
         self.session = f"{actor.pid}.simulated"
 
@@ -585,6 +606,8 @@ class World:
     def __init__(self, seed: int, url: str, folder: Path, *, trace: bool = False):
         self.seed, self.url, self.folder = seed, url, folder
         self.chance = random.Random(seed)
+        self.keys = random.Random(seed)  # of its own, for half of the worlds have no keys
+        self.keyed = self.keys.random() < 0.5
         self.now = BIRTH
         self.steps = 0
         self.lines: deque[str] = deque(maxlen=None if trace else 80)
@@ -611,7 +634,7 @@ class World:
     def _host(self, name: str) -> Host:
         home = self.folder / name
         home.mkdir(mode=0o700)
-        settings = config.load({"ASYNCSEND_HOME": str(home), "ASYNCSEND_DATABASE_URL": self.url})
+        settings = config.load({"ASYNCSEND_HOME": str(home), "ASYNCSEND_DATABASE_URL": self.url, "ASYNCSEND_CONCURRENCY": ",".join(f"{key}:{most}" for key, most in LIMITS.items())})
         return Host(name, self, home, settings, 1 + self.chance.uniform(-2e-4, 2e-4))
 
     def note(self, line: str) -> None:
@@ -829,6 +852,8 @@ class World:
             actor.session_lost = False
             self._lose(store, "the server ended a session that stood still")
         writes = not sql.startswith("SELECT")
+        if "UNION ALL" in sql:
+            actor.judged_at = self.steps
         if (writes and self.locked_by not in (None, actor)) or self.now < self.away_until:
             self.sleep(5.0)
             if self.locked_by not in (None, actor) or self.now < self.away_until:
@@ -888,11 +913,16 @@ class World:
         if sql.startswith("UPDATE asyncsend_status"):
             if "previous_started_at" in sql:
                 return lambda: rules.taken(actor)
+            if "SET aside" in sql:
+                return None
             if "'idle'" in sql:
                 return lambda: setattr(rules, "owner", None)
             return lambda: rules.renewed(actor)
         if not sql.startswith("UPDATE asyncsend_jobs"):
             return None
+        if "SET lane" in sql:
+            self.counts["forward" if "lane = ''" in sql else "aside"] += matched
+            return lambda: rules.may_write(actor, "lane")
         token = params["token"].hex()
         if "SET state = 'running'" in sql:
             return lambda: rules.claimed(actor, token)
@@ -925,11 +955,14 @@ class World:
                 job.expires_in = self.chance.uniform(100, 500)
             if self.chance.random() < 0.2:
                 job.unique_key = uid
+            if self.keyed:
+                job.order_key = self.keys.choice([None, None, "a", "b"])
+                job.concurrency_key = self.keys.choice([None, None, "api", "solo", "free"])
             jobs.append(job)
         store.insert(jobs)
         for job in jobs:
             ((job_id,),) = self.ask("SELECT id FROM asyncsend_jobs WHERE uid = :uid", uid=job.uid)
-            self.rules.rows[job_id] = Row(job_id, job.task, expires=job.expires_in is not None)
+            self.rules.rows[job_id] = Row(job_id, job.task, expires=job.expires_in is not None, order_key=job.order_key, concurrency_key=job.concurrency_key)
 
     def cancel(self, job_id: int) -> None:
         if self.on_time().cancel(job_id, "by-command"):
@@ -949,7 +982,7 @@ class World:
                 self.cancel(row.id)
             elif store.make_ready(row.id, [State.HELD, State.DEAD, State.CANCELLED]):
                 self.note(f"*** a person makes {row.id} ready")
-                row.since, row.cancelled = len(row.claims), False
+                row.since, row.cancelled, row.readied_at = len(row.claims), False, self.steps
 
     # what a job does
     def task(self, worker: Actor, job) -> str | None:
@@ -1005,6 +1038,8 @@ class World:
                 self.sleep(1.0)
             for queue in ("default", "low"):
                 self.on_time().resume(queue)
+            for (job_id,) in self.ask("SELECT id FROM asyncsend_jobs WHERE state = 'held' AND order_key IS NOT NULL"):
+                self.cancel(job_id)  # a line waits behind it
             if self.failure or self.steps >= MOST_STEPS:
                 return
             ((left, soonest),) = self.ask("SELECT COUNT(*), MIN(CASE WHEN state = 'ready' THEN UNIX_TIMESTAMP(run_at) END) FROM asyncsend_jobs WHERE state IN ('ready', 'running')")
@@ -1043,6 +1078,7 @@ def replaced(world: World):
         for module in (asyncsend.run, asyncsend.lock, asyncsend.store.mysql, asyncsend.store.connection, asyncsend.store.sqlite):
             stack.enter_context(patch.object(module, "time", sleeping))
         stack.enter_context(patch.object(asyncsend.run, "signal", signals))
+        stack.enter_context(patch.object(asyncsend.store.lines, "LOOK", 3))  # so that a handful of jobs is a crowd
         stack.enter_context(patch.object(os, "urandom", lambda size: world.chance.randbytes(size)))
         stack.enter_context(patch.object(asyncsend.status, "take", take))
         stack.enter_context(patch.object(asyncsend.status, "boot_clock", lambda: world.current.clock()))

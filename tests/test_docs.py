@@ -90,7 +90,9 @@ def test_the_python_of_the_readme_works_as_it_stands(site):
     program = "import sys; sys.path.insert(0, sys.argv[1]); from shop import *; from asyncsend import enqueue\n" + block("python", "build_report").partition("\n\nbuild_report")[2].join(["build_report", ""])
     done = subprocess.run([sys.executable, "-c", program, str(site.home)], env=site.environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert site.rows("task, queue, unique_key") == [("build_report", "reports", b"report:2026-11" if site.url.startswith("mysql") else "report:2026-11"), ("email", "default", None)]
+    key, order = (b"report:2026-11", b"order-17") if site.url.startswith("mysql") else ("report:2026-11", "order-17")
+    assert site.rows("task, queue, unique_key, order_key") == [("build_report", "reports", key, None), ("email", "default", None, None), *[("webhook", "default", None, order)] * 3]
+    site.sql("DELETE FROM asyncsend_jobs WHERE task = 'webhook'")
     site.sql("UPDATE asyncsend_jobs SET run_at = NULL")
     site.quiet("run")
     assert site.rows("state, result") == [("done", '{"month": "2026-11"}'), ("done", None)]

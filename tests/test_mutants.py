@@ -8,10 +8,10 @@ from parts import Clock, made_store
 
 # A seed whose history needs the rule. When the product or the simulation changes, another may: it is looked for among the first.
 NEEDED_IN = {
-    "no-fence": 3, "claim-without-owner": 11, "claim-without-state": 2, "settle-without-state": 0, "charge-at-claim": 0,
+    "no-fence": 10, "claim-without-owner": 9, "claim-without-state": 2, "settle-without-state": 0, "charge-at-claim": 0,
     "settle-by-id-only": 0, "lease-not-renewed": 10, "rescue-of-a-living-run": 0, "take-without-generation": 0, "journal-cleared-before-the-settle": 0,
-    "journal-not-replayed": 0, "start-mark-not-committed": 1, "crash-uncharged": 0,
-    "effect-after-the-lease": 15,
+    "journal-not-replayed": 0, "start-mark-not-committed": 0, "crash-uncharged": 0,
+    "effect-after-the-lease": 10, "order-not-asked": 1, "limit-not-counted": 1,
 }  # fmt: skip
 MOST_SEEDS = 150
 SEEN_BY_THE_MODEL = [

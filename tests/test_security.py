@@ -135,7 +135,7 @@ def test_on_the_real_command_line_too(lite):
 
 # ── every text a producer may put into a row ─────────────────────────────────────────────────────────────────────────
 
-COLUMNS = {"task": 128, "payload": 4000, "queue": 64, "unique_key": 191, "uid": 64, "batch_id": 64}
+COLUMNS = {"task": 128, "payload": 4000, "queue": 64, "unique_key": 191, "uid": 64, "batch_id": 64, "order_key": 191, "concurrency_key": 191}
 NAMES_OF_CODE = ["os.system", "shop_tasks:build", "unwanted", "unwanted.strike", "__import__('os').system('id')", "command./bin/sh", "command.sh -c id", "command.strike;id", "command.", "../email", "email "]
 NO_PAYLOADS = ["cos\nsystem\n(S'touch struck'\ntR.", "!!python/object/apply:os.system ['touch struck']", '{"__class__":"os.system","py/object":"os.system"}', 'O:8:"Evil":0:{}']
 

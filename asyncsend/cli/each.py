@@ -25,7 +25,7 @@ CHUNK_ROWS, CHUNK_BYTES = 500, 250_000
 
 
 def enqueue_each(
-    session: Session, task: str, template: str, path: str, options: dict[str, Any], together: NewBatch | None, *, unique: str | None, strict: bool, dry_run: bool, as_json: bool
+    session: Session, task: str, template: str, path: str, options: dict[str, Any], together: NewBatch | None, *, keys: dict[str, str], strict: bool, dry_run: bool, as_json: bool
 ) -> None:
     """
     Make a job of each line, a chunk of them a transaction; the same call again makes only those that are missing.
@@ -33,16 +33,17 @@ def enqueue_each(
     A bad line is named on stderr and skipped, exit 1 at the end; with `strict`, InvalidJob and nothing more is added.
     """
     payload = bulk.template_of(template)
-    key = bulk.Template(unique, "--unique") if unique is not None else None
-    if key is not None and not key.names:
-        raise InvalidJob(f"--unique {printable(unique or '', 80)!r} is the same for every line, and would let one job in: put a {{{{name}}}} into it")
+    filled = {name: bulk.Template(key, f"--{name.replace('_', '-')}") for name, key in keys.items()}
+    if "unique" in filled and not filled["unique"].names:
+        raise InvalidJob(f"--unique {printable(keys['unique'], 80)!r} is the same for every line, and would let one job in: put a {{{{name}}}} into it")
     new_job(task, "{}", **options)  # what is wrong with an option is wrong with every line
     uid = bulk.uids(task, template, options["batch"])
     with _opened(path) as file:
         table = bulk.Table(file, json_lines=path.endswith((".jsonl", ".ndjson")))
-        for one in (payload, key):
-            if one is not None:
-                one.check(table.columns)
+        wanted: set[str] = set()
+        for one in (payload, *filled.values()):
+            one.check(table.columns)
+            wanted |= one.names
         tally = _Tally(None if dry_run else session, table, file)
         if together and not dry_run:
             session.store.add_batch(together, sealed=False)  # there after a call that was cut short
@@ -51,10 +52,10 @@ def enqueue_each(
             """The job of a line; ValueError says what is wrong with it."""
             if line.wrong:
                 raise bulk.BadLine(line.wrong)
-            for name in payload.names if key is None else payload.names | key.names:
+            for name in wanted:
                 if name not in line.values:
                     raise bulk.BadLine(f"it has no {printable(name, 60)} that is text, a number, true, false or null")
-            return new_job(task, payload.fill(line.values), uid=uid(line), unique=key.fill(line.values) if key else None, **options)
+            return new_job(task, payload.fill(line.values), uid=uid(line), **{name: key.fill(line.values) for name, key in filled.items()}, **options)
 
         try:
             for line in table:
@@ -78,6 +79,7 @@ class _Tally:
     """The chunk that is being filled, what became of those before it, and the bar that shows how far we are."""
 
     def __init__(self, session: Session | None, table: bulk.Table, file: BinaryIO) -> None:
+        self.max_depth = session.settings.max_depth if session else ()
         self.store = session.store if session else None  # without one nothing is written
         self.table = table
         self.chunk: list[NewJob] = []
@@ -103,7 +105,7 @@ class _Tally:
             self.added += len(chunk)
         else:
             there: set[str] = set()
-            uids = self.store.insert(chunk, there)
+            uids = self.store.insert(chunk, there, self.max_depth)
             taken = sum(uid != job.uid for uid, job in zip(uids, chunk, strict=True))
             self.there += len(there)
             self.taken += taken

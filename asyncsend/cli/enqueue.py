@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 @click.option("--max-attempts", type=int, metavar="N", help="Dead after N failed attempts. Default: the task's own number.")
 @click.option("--timeout", type=DURATION, metavar="60s", help="Kill an attempt after so long. Default: the task's own.")
 @click.option("--unique", metavar="KEY", help="Add nothing while an unfinished job has this key.")
+@click.option("--order-key", metavar="KEY", help="One after the other, in the order they were added, with all jobs of this key.")
+@click.option("--concurrency-key", metavar="KEY", help="As many of this key at a time as ASYNCSEND_CONCURRENCY says.")
 @click.option("--batch", metavar="NAME", help="Put it into this batch.")
 @click.option("--then", nargs=2, metavar="TASK JSON", help="With --batch: what follows when every job is done.")
 @click.option("--catch", nargs=2, metavar="TASK JSON", help="With --batch: what follows the first job that is dead.")
@@ -51,6 +53,8 @@ def enqueue(
     max_attempts: int | None,
     timeout: float | None,
     unique: str | None,
+    order_key: str | None,
+    concurrency_key: str | None,
     batch: str | None,
     then: tuple[str, str] | None,
     catch: tuple[str, str] | None,
@@ -64,7 +68,7 @@ def enqueue(
     """
     Add one job and print its uid; with --each, one job for each line.
 
-    With --each the payload is a template: {{name}} in its strings, and in --unique, stands for the column of that name. The same
+    With --each the payload is a template: {{name}} in its strings, and in the keys, stands for the column of that name. The same
     command again adds only what is missing.
 
     \b
@@ -93,14 +97,15 @@ def enqueue(
     if each is not None:
         from asyncsend.cli.each import enqueue_each
 
-        enqueue_each(session, task, read_payload(payload), each, options, together, unique=unique, strict=strict, dry_run=dry_run, as_json=as_json)
+        keys = {name: key for name, key in (("unique", unique), ("order_key", order_key), ("concurrency_key", concurrency_key)) if key is not None}
+        enqueue_each(session, task, read_payload(payload), each, options, together, keys=keys, strict=strict, dry_run=dry_run, as_json=as_json)
         if not dry_run:
             session.warn_if_no_run_comes()
         return
-    job = new_job(task, read_payload(payload), unique=unique, uid=uid, **options)
+    job = new_job(task, read_payload(payload), unique=unique, uid=uid, order_key=order_key, concurrency_key=concurrency_key, **options)
     if together is not None:
         session.store.add_batch(together, sealed=True)
-    made = session.store.insert([job])[0]
+    made = session.store.insert([job], max_depth=session.settings.max_depth)[0]
     if made != job.uid:
         click.echo(f"An unfinished job has the key {unique!r} already; nothing was added.", err=True)
     click.echo(printable(made))

@@ -83,11 +83,12 @@ def why(session: Session, uid: str) -> None:
 
 
 def _why(session: Session, found: Job) -> str:
-    seen = explain.around(session.store, session.settings, found)
+    store = session.store
+    seen = explain.around(store, session.settings, found)
     if found.state is State.READY and channels.has_one(found.task):
-        topics.attach(session.store, [found])
+        topics.attach(store, [found])
         taken = channels.of_job(found)
-        seen = seen._replace(stopped=next((one for one in session.store.stopped_channels() if one.name == taken), None))
+        seen = seen._replace(stopped=next((one for one in store.stopped_channels() if one.name == taken), None))
     return printable(explain.why(found, seen))
 
 

@@ -30,7 +30,7 @@ def status(session: Session, as_json: bool) -> None:
     others = [causes[name] for name in ("lock", "lag", "failures") if name in causes]  # the verdict has words of its own for the rest
     word, sentences = explain.verdict(
         standing, figures.depths, figures.pauses, figures.waiting, session.settings.timezone, figures.schedules, ticks, others,
-        session.settings.queues, session.store.prune_error(SCOPE), session.store.subscriptions(), figures.channels,
+        session.settings.queues, session.store.prune_error(SCOPE), session.store.subscriptions(), figures.channels, session.settings.max_depth,
     )  # fmt: skip
     if as_json:
         print_json(_facts(word, sentences, figures, runs))

@@ -77,7 +77,7 @@ def subscribe(
         secret = read_payload(secret).strip()
     _check_webhook(task, url, secret, payload)
     tasks = learn_tasks(session, task)
-    queue = checked_queue(queue) if queue else there.queue if there else producer.own_queue(task)
+    queue = checked_queue(queue) if queue else there.queue if there else producer.own_policy(task).queue
     text = read_payload(payload) if payload is not None else there.payload if there else None
     if text is not None:
         rooms.template_of(text, task)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from asyncsend.channels import Channel
+    from asyncsend.config import Limits
     from asyncsend.job import Job, NewBatch, NewJob, Settlement
 
 OUTCOMES = ("done", "retried", "snoozed", "dead", "held", "cancelled", "released", "late")  # words of the counters
@@ -259,11 +260,12 @@ class Store(Protocol):
         """Run one migration, statement by statement; each one may have been applied before."""
 
     # enqueue
-    def insert(self, jobs: Sequence[NewJob], there: set[str] | None = None) -> list[str]:
+    def insert(self, jobs: Sequence[NewJob], there: set[str] | None = None, max_depth: Limits = ()) -> list[str]:
         """
         Make the rows, all or none, and commit. The uids in order: of the existing job where a uid or unique key was taken.
 
-        Into `there` go the uids that a job had before (where the answer to a COMMIT was lost, those of this call as well).
+        Into `there` go the uids that a job had before (where the answer to a COMMIT was lost, those of this call as well). QueueFull if
+        a queue of `max_depth` would hold more ready jobs than it says; other producers may add some at the same moment.
         """
 
     # a run
@@ -305,15 +307,36 @@ class Store(Protocol):
         False, and nothing is written, if it is not due any more, was paused or changed, or the status row is no longer `owner`'s.
         """
 
+    def before(self, job: Job) -> Job | None:
+        """The job that keeps this one from starting: one of its order key that is running, or the first unfinished one before it."""
+
+    def running_of(self, concurrency_key: str) -> int:
+        """How many jobs of this key are running."""
+
     def pauses(self) -> dict[str, datetime | None]:
         """The paused queues and until when; None is until resumed. Pauses whose time is over are not among them."""
 
     def ready_queues(self) -> list[str]:
         """The names of the queues that hold ready jobs, due or not, in the order of the index."""
 
-    def claim(self, queues: Iterable[str], limit: int, token: str, run_id: int, owner: str | None = None) -> list[Job]:
+    def claim(
+        self,
+        queues: Iterable[str],
+        limit: int,
+        token: str,
+        run_id: int,
+        owner: str | None = None,
+        *,
+        reserve: Iterable[tuple[Sequence[str], int]] = (),
+        limit_of: Callable[[str], int | None] = lambda _key: None,
+        enough: Callable[[], bool] = lambda: False,
+    ) -> list[Job]:
         """
         At most `limit` due jobs, now running under `token`: queue by queue, priority high to low, then run_at, then id.
+
+        Of an order key only the first unfinished job, and none while one of it is running; of a concurrency key no more are
+        running together than `limit_of` says. `reserve` names queues of which so many come first. While it moves a crowd that has
+        to wait out of the way it asks now and then whether that is `enough`; then it may have found nothing and there is something.
 
         With `owner`, only while that owner holds a status row: a run that lost it claims nothing more. A payload above
         CLAIMED_PAYLOAD bytes does not come along: such a job is `unread`.

@@ -153,8 +153,11 @@ class BatchStatements(SqlConnection):
         ]
         if not ids:
             return 0
-        return self._write(
-            "UPDATE asyncsend_jobs /*by key*/ SET state = 'cancelled', finished_at = NOW(6), unique_slot = NULL, reason = 'batch-cancelled'"
-            f" WHERE id IN :ids AND state IN ('ready', 'held'){WHILE_OURS}",
-            ids=ids, owner=owner,
-        )  # fmt: skip
+        with self._transaction():
+            cancelled = self._write(
+                "UPDATE asyncsend_jobs /*by key*/ SET state = 'cancelled', finished_at = NOW(6), unique_slot = NULL, reason = 'batch-cancelled'"
+                f" WHERE id IN :ids AND state IN ('ready', 'held'){WHILE_OURS}",
+                ids=ids, owner=owner,
+            )  # fmt: skip
+            self._let_next(ids, owner)
+        return cancelled

@@ -2,9 +2,9 @@
 What every statement stands on: errors, the connection that is asked again, and the translation into each database's words.
 
 A statement is written in MySQL's words; SQLite is taught NOW, UNIX_TIMESTAMP and FROM_UNIXTIME when it connects. `:name` is a
-parameter, a list of ids is written out; `/*by key*/` is where MySQL must be told to go by the primary key, `/*as it is now*/`
-where it must not answer from an old snapshot, `/*to change*/` where nobody else may change the rows before COMMIT, `/*by end*/`
-where it must go by the index of finished_at.
+parameter, a list of ids is written out; `/*by key*/` is where MySQL must be told to go by the primary key (`/*to claim*/`, `/*in order*/`
+and `/*by end*/`: by another index), `/*as it is now*/` where it must not answer from an old snapshot, `/*to change*/` where nobody else may
+change the rows before COMMIT.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from asyncsend.errors import Conflict, DatabaseUnreachable, InvalidJob
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 Params = dict[str, Any]
 
@@ -82,6 +82,7 @@ class SqlConnection:
     RECONNECTS = 5
     PATIENCE = 4.0  # seconds after the first loss in which to begin another try: a server that hangs must not hang us five times
     BEGIN = "BEGIN"
+    aside: bool | None = None  # whether any job may stand in a lane, as the status row said; None: it was not asked
     repeating = False  # whether the method at work is called again, because the fate of its first try is unknown
 
     def __init__(self, prefix: str) -> None:
@@ -98,6 +99,10 @@ class SqlConnection:
 
     def _assert_session(self, facts: tuple[Any, ...]) -> None:
         """ConfigurationError if the session is not what the statements rely on."""
+
+    def _let_next(self, ids: Sequence[int], owner: str | None = None) -> None:
+        """What stands aside for the sake of these jobs, which were just settled or cancelled, may go on; inside the caller's transaction."""
+        raise NotImplementedError
 
     # the shared plumbing
     def _rows(self, sql: str, **params: Any) -> list[tuple[Any, ...]]:
@@ -129,13 +134,19 @@ def bind(sql: str, params: Params, prefix: str) -> str:
     return sql
 
 
+_HINTS = {
+    "/*by key*/": "FORCE INDEX (PRIMARY)", "/*to claim*/": "FORCE INDEX (jobs_to_claim)", "/*in order*/": "FORCE INDEX (jobs_in_order)",
+    "/*by end*/": "FORCE INDEX (jobs_to_prune)", "/*as it is now*/": "LOCK IN SHARE MODE", "/*to change*/": "FOR UPDATE",
+}  # fmt: skip
 _PARAMETER = re.compile(r":([a-z_]+\d*)\b")
 
 
 def in_mysql(sql: str) -> str:
     """The statement in MySQL's words and the DB-API's pyformat style."""
     spoken = _PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%"))
-    return spoken.replace("/*by key*/", "FORCE INDEX (PRIMARY)").replace("/*as it is now*/", "LOCK IN SHARE MODE").replace("/*to change*/", "FOR UPDATE").replace("/*by end*/", "FORCE INDEX (jobs_to_prune)")
+    for said, meant in _HINTS.items():
+        spoken = spoken.replace(said, meant)
+    return spoken
 
 
 def statements(ddl: str) -> list[str]:

@@ -31,7 +31,7 @@ _BEGAN = {
     "day": "FROM_UNIXTIME(FLOOR(UNIX_TIMESTAMP(NOW(6)) / 86400) * 86400)",
     "ever": "FROM_UNIXTIME(86400)",
 }
-_READY, _DUE = "state = 'ready' AND queue = :queue AND priority = :priority", "(run_at IS NULL OR run_at <= NOW(6))"
+_READY, _DUE = "state = 'ready' AND queue = :queue AND lane = '' AND priority = :priority", "(run_at IS NULL OR run_at <= NOW(6))"
 _HISTOGRAM = tuple(f"h{number}" for number in range(len(BOUNDS) + 1))
 _COUNTERS = (*OUTCOMES, "seconds", *_HISTOGRAM)
 
@@ -146,12 +146,12 @@ class FigureStatements(SqlConnection):
         """How many rows there are, but no more than MOST + 1."""
         return int(self._rows(f"SELECT COUNT(*) FROM (SELECT 1 FROM asyncsend_jobs WHERE {where} LIMIT {MOST + 1}) counted", **params)[0][0])
 
-    def _priorities(self, queue: str) -> list[int]:
+    def _top_priorities(self, queue: str) -> list[int]:
         """The highest priorities of the ready jobs of a queue."""
         found: list[int] = []
         while len(found) < PRIORITIES and (
             rows := self._rows(
-                "SELECT priority FROM asyncsend_jobs WHERE state = 'ready' AND queue = :queue AND priority < :priority ORDER BY priority DESC LIMIT 1",
+                "SELECT priority FROM asyncsend_jobs WHERE state = 'ready' AND queue = :queue AND lane = '' AND priority < :priority ORDER BY priority DESC LIMIT 1",
                 queue=queue, priority=found[-1] if found else 40000,
             )
         ):  # fmt: skip
@@ -162,7 +162,7 @@ class FigureStatements(SqlConnection):
         """Its due and its later jobs: one range each per priority, for future jobs lie between the due ones."""
         due = later = 0
         since = []
-        priorities = self._priorities(queue)
+        priorities = self._top_priorities(queue)
         for priority in priorities:
             due += self._counted(f"{_READY} AND {_DUE}", queue=queue, priority=priority) if due <= MOST else 0
             later += self._counted(f"{_READY} AND run_at > NOW(6)", queue=queue, priority=priority) if later <= MOST else 0
@@ -173,7 +173,9 @@ class FigureStatements(SqlConnection):
             )[0]  # fmt: skip
             since += [moment for moment in map(as_time, oldest) if moment]
         if len(priorities) == PRIORITIES:  # those below them are there, and nobody asked whether they are due
-            later = max(later, self._counted("state = 'ready' AND queue = :queue", queue=queue) - due)
+            later = max(later, self._counted("state = 'ready' AND queue = :queue AND lane = ''", queue=queue) - due)
+        # What stands aside for the sake of its keys was due when it did; for how long is no lag, for it waits for other jobs, not for a run.
+        due += self._counted("state = 'ready' AND queue = :queue AND lane > ''", queue=queue)
         return Depth(queue.rstrip(" "), State.READY, min(due + later, MOST + 1), min(due, MOST + 1), min(later, MOST + 1), min(since, default=None))
 
     @resolved
@@ -181,7 +183,7 @@ class FigureStatements(SqlConnection):
         # What was tried lately stands next to now, on either side: a search of the whole table for reasons, which no index has, would walk all of it.
         found: dict[str, int] = {}
         for queue in self._queues_with(State.READY):
-            for priority in self._priorities(queue):
+            for priority in self._top_priorities(queue):
                 for side, order in ((_DUE, "DESC"), ("run_at > NOW(6)", "ASC")):
                     rows = self._rows(
                         f"SELECT reason, COUNT(*) FROM (SELECT reason FROM asyncsend_jobs WHERE {_READY}"
@@ -196,7 +198,7 @@ class FigureStatements(SqlConnection):
     def ahead(self, job: Job, queues: Sequence[str]) -> int:
         """How many due jobs are claimed before this one: all of these queues, and in its own those of a higher priority or older. No more than MOST + 1."""
         jobs = sum(self._ready(queue).due for queue in queues)
-        for priority in self._priorities(job.queue):
+        for priority in self._top_priorities(job.queue):
             if priority < job.priority or jobs > MOST:
                 break
             where = f"{_READY} AND {_DUE}"

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from asyncsend.errors import ConfigurationError
 from asyncsend.store.connection import Duplicate, Params, bind, in_mysql
-from asyncsend.store.insert import Rows, insert_rows
+from asyncsend.store.insert import Rows, insert_rows, refuse_full
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from asyncsend.config import Limits
     from asyncsend.job import NewJob
 
 
-def insert_through(connection: Any, jobs: Sequence[NewJob], prefix: str) -> list[str]:
+def insert_through(connection: Any, jobs: Sequence[NewJob], prefix: str, max_depth: Limits = ()) -> list[str]:
     """Make the rows through `connection`, and never commit or roll back."""
     rows, lite = asked_through(connection, prefix)
+    refuse_full(rows, jobs, max_depth)
     return insert_rows(rows, jobs if lite else [_in_ascii(job) for job in jobs])
 
 
@@ -46,7 +48,7 @@ def asked_through(connection: Any, prefix: str) -> tuple[Rows, bool]:
         statement = bind(sql, params, prefix)
         if not lite:
             statement = in_mysql(statement)
-            params = {name: value.encode() if name.startswith("unique_key") and isinstance(value, str) else value for name, value in params.items()}
+            params = {name: value.encode() if name.startswith(("unique_key", "order_key", "concurrency_key")) and isinstance(value, str) else value for name, value in params.items()}
         elif not by_colon:  # Django on SQLite: the same placeholders, SQLite's own words
             statement = in_mysql(statement.replace("/*as it is now*/", ""))
         cursor = connection.cursor()

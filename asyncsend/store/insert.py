@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from asyncsend.errors import Conflict
+from asyncsend.config import limit_of
+from asyncsend.errors import Conflict, QueueFull
 from asyncsend.job import printable
 from asyncsend.store.connection import Duplicate, Params, as_text, storable
 
 if TYPE_CHECKING:
+    from asyncsend.config import Limits
     from asyncsend.job import NewBatch, NewJob
 
 Rows = Callable[[str, Params], list[tuple[Any, ...]]]
@@ -44,6 +47,21 @@ def insert_rows(rows: Rows, jobs: Sequence[NewJob], there: set[str] | None = Non
                     _insert_chunk(rows, rest)
                     done |= {job.uid for job in rest}
     return [job.uid if job.uid in done else _insert_one(rows, job, there) for job in jobs]
+
+
+def refuse_full(rows: Rows, jobs: Sequence[NewJob], max_depth: Limits) -> None:
+    """Return if these jobs fit into their queues; QueueFull otherwise. Counts no further than the limit, and only where there is one."""
+    for queue, number in Counter(job.queue for job in jobs).items() if max_depth else ():
+        most = limit_of(max_depth, queue)
+        if most is None:
+            continue
+        counted = "SELECT COUNT(*) FROM (SELECT 1 FROM asyncsend_jobs WHERE state = 'ready' AND queue = :queue LIMIT :most) AS counted"
+        ready = rows(counted, {"queue": queue, "most": most})[0][0]
+        if ready + number > most:
+            raise QueueFull(
+                f"{number:,} more {'job does' if number == 1 else 'jobs do'} not fit into queue {queue}, which has {ready:,} ready jobs or more and may have {most:,}"
+                " (ASYNCSEND_MAX_DEPTH): nothing was added; add them when some are done"
+            )
 
 
 def insert_batch(rows: Rows, batch: NewBatch, sealed: bool) -> None:
@@ -126,4 +144,4 @@ def in_chunks(jobs: Iterable[NewJob], most: int, most_bytes: int) -> Iterator[li
 
 
 # Columns that need not be sent where all rows have this; schema.sql says the same.
-_DEFAULTS = {"queue": "default", "priority": 0, "max_attempts": None, "timeout_seconds": None, "unique_key": None, "batch_id": None}
+_DEFAULTS = {"queue": "default", "priority": 0, "max_attempts": None, "timeout_seconds": None, "unique_key": None, "batch_id": None, "order_key": None, "concurrency_key": None}

@@ -102,6 +102,7 @@ class RetentionStatements(AttemptStatements, BatchStatements, FigureStatements):
                     buried.append(Settlement(job_id, "", outcomes.bury("held-too-long", words)))
             if buried:
                 self._record(buried)
+                self._let_next([one.job_id for one in buried], owner)
         return len(buried)
 
     @resolved

@@ -25,7 +25,7 @@ class RunStatements(SqlConnection):
             " EXISTS (SELECT 1 FROM asyncsend_jobs WHERE state = 'running'), (SELECT COUNT(*) FROM asyncsend_pauses),"
             " EXISTS (SELECT 1 FROM asyncsend_batches WHERE finished_at IS NULL AND sealed_at IS NOT NULL),"
             " EXISTS (SELECT 1 FROM asyncsend_schedules WHERE paused = 0 AND next_at <= NOW(6)),"
-            f" NOT EXISTS (SELECT 1 FROM asyncsend_alerts WHERE cause = 'looked' AND sent_at > FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - {LOOK_EVERY}))"
+            f" NOT EXISTS (SELECT 1 FROM asyncsend_alerts WHERE cause = 'looked' AND sent_at > FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - {LOOK_EVERY})), s.aside"
             f"{self._session_facts()} FROM asyncsend_status s WHERE s.scope = :scope"
         )
         rows = self._rows(sql, scope=scope)
@@ -35,6 +35,7 @@ class RunStatements(SqlConnection):
             rows = self._rows(sql, scope=scope)
         row = rows[0]
         self._assert_session(row[21:])
+        self.aside, self.begins = bool(row[21]), True
         times = {position: as_time(row[position]) for position in (0, 9, 10, 11, 12, 15)}
         now = times[0]
         assert now is not None

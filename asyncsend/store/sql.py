@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncsend.errors import ConfigurationError, Conflict
 from asyncsend.job import CLAIMED_PAYLOAD, FINISHED, Job, Outcome, Settlement, State, hold
@@ -31,14 +32,16 @@ from asyncsend.store.schedules import ScheduleStatements
 from asyncsend.store.topics import TopicStatements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from asyncsend.config import Limits
     from asyncsend.job import NewJob
+    from asyncsend.store.lines import Lines
 
 # What a reader of a job gets; the claim asks for less.
 _JOB_COLUMNS = (
     "id, uid, task, payload, queue, priority, run_at, expires_at, max_attempts, timeout_seconds, unique_key, batch_id, state,"
-    " attempts, crashes, token, run_id, started_at, created_at, finished_at, reason, error, result"
+    " attempts, crashes, token, run_id, started_at, created_at, finished_at, reason, error, result, order_key, concurrency_key"
 )
 # Which jobs a person means; `since` and `until` speak of when a job ended, or while it has not, of when it was added.
 _WHICH = (
@@ -52,8 +55,29 @@ class PartlyWritten(Exception):
     """Some of a group was written before: which, has to be asked. Never leaves the store."""
 
 
+class Candidate(NamedTuple):
+    """A due job, its keys as the row has them."""
+
+    id: int
+    order_key: Any
+    concurrency_key: Any
+
+
+@dataclass
+class _Choice:
+    """What one claim has chosen so far."""
+
+    limit_of: Callable[[str], int | None]
+    owner: str | None
+    enough: Callable[[], bool]
+    ids: list[int] = field(default_factory=list)
+    lines: Lines | None = None  # made where the first key is met
+
+
 class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStatements, ChannelStatements, AlertStatements):
     """The shared half of both stores. A subclass connects, executes and names its errors."""
+
+    begins = False  # whether the next claim is the first of a run
 
     # schema
     @resolved
@@ -74,9 +98,11 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
 
     # enqueue
     @resolved
-    def insert(self, jobs: Sequence[NewJob], there: set[str] | None = None) -> list[str]:
-        from asyncsend.store.insert import insert_rows
+    def insert(self, jobs: Sequence[NewJob], there: set[str] | None = None, max_depth: Limits = ()) -> list[str]:
+        from asyncsend.store.insert import insert_rows, refuse_full
 
+        if not self.repeating:  # else they may be there already
+            refuse_full(lambda sql, params: self._execute(sql, params)[0], jobs, max_depth)
         if len(jobs) == 1:  # one statement is its own transaction
             return insert_rows(lambda sql, params: self._execute(sql, params)[0], jobs, there)
         with self._transaction():
@@ -90,6 +116,10 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
 
     @resolved
     def ready_queues(self) -> list[str]:
+        return self.queues_now()
+
+    def queues_now(self) -> list[str]:
+        """The same, for whoever is inside a transaction: not asked again where the connection was lost, for then all of it must be."""
         # A loose index scan by hand: one short range per queue, whatever the optimizer believes of the table. GROUP BY is
         # only as quick while the statistics are fresh: measured 0.3 ms, and 280 to 560 ms after a million jobs came in.
         names: list[str] = []
@@ -100,11 +130,32 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
         return names
 
     @resolved
-    def claim(self, queues: Iterable[str], limit: int, token: str, run_id: int, owner: str | None = None) -> list[Job]:
-        wanted: list[int] = []
+    def claim(
+        self,
+        queues: Iterable[str],
+        limit: int,
+        token: str,
+        run_id: int,
+        owner: str | None = None,
+        *,
+        reserve: Iterable[tuple[Sequence[str], int]] = (),
+        limit_of: Callable[[str], int | None] = lambda _key: None,
+        enough: Callable[[], bool] = lambda: False,
+    ) -> list[Job]:
+        choice = _Choice(limit_of, owner, enough)
+        wanted = choice.ids
         if not (self.repeating and self._rows("SELECT id FROM asyncsend_jobs WHERE state = 'running' AND token = :token LIMIT 1", token=bytes.fromhex(token))):
+            if self.aside and self.begins:
+                from asyncsend.store.lines import look_again
+
+                look_again(self, limit_of, int(token[:12], 16), owner)
+            self.begins = False
+            for names, share in reserve:
+                most = min(limit, len(wanted) + share)
+                for queue in names:
+                    wanted += self._candidates(queue, most - len(wanted), choice)
             for queue in queues:
-                wanted += self._candidates(queue, limit - len(wanted))
+                wanted += self._candidates(queue, limit - len(wanted), choice)
                 if len(wanted) >= limit:
                     break
         if wanted:
@@ -118,35 +169,72 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
         # What carries the fresh token is ours, also when the reply of an earlier try was lost.
         rows = self._rows(
             "SELECT id, uid, task, CASE WHEN LENGTH(payload) <= :inline THEN payload END, queue, priority, run_at, expires_at, max_attempts,"
-            " timeout_seconds, attempts, crashes, created_at, CASE WHEN expires_at <= NOW(6) THEN 1 ELSE 0 END, batch_id"
-            " FROM asyncsend_jobs WHERE state = 'running' AND token = :token",
+            " timeout_seconds, attempts, crashes, created_at, CASE WHEN expires_at <= NOW(6) THEN 1 ELSE 0 END, batch_id,"
+            " order_key, concurrency_key FROM asyncsend_jobs WHERE state = 'running' AND token = :token",
             token=bytes.fromhex(token), inline=CLAIMED_PAYLOAD,
         )  # fmt: skip
         order = {job_id: position for position, job_id in enumerate(wanted)}
         jobs = [_claimed(row, token, run_id) for row in rows]
         return sorted(jobs, key=lambda job: order.get(job.id, -1))
 
-    def _candidates(self, queue: str, limit: int) -> list[int]:
-        """Ids of due jobs of one queue, read without a lock: one short range per priority, the highest first."""
+    def _candidates(self, queue: str, limit: int, choice: _Choice) -> list[int]:
+        """Ids of due jobs of one queue that may start, read without a lock: one short range per priority, the highest first."""
         ids: list[int] = []
-        priority = 40000  # above every SMALLINT
-        while len(ids) < limit:
-            rows = self._rows(
-                "SELECT priority FROM asyncsend_jobs WHERE state = 'ready' AND queue = :queue AND priority < :priority ORDER BY priority DESC LIMIT 1",
-                queue=queue, priority=priority,
-            )  # fmt: skip
-            if not rows:
+        for priority in self._priorities(queue, "") if limit > 0 else ():
+            ids += self._may_start(queue, priority, limit - len(ids), choice)
+            if len(ids) >= limit:
                 break
-            priority = rows[0][0]
-            ids += [
-                row[0]
-                for row in self._rows(
-                    "SELECT id FROM asyncsend_jobs WHERE state = 'ready' AND queue = :queue AND priority = :priority"
-                    " AND (run_at IS NULL OR run_at <= NOW(6)) ORDER BY run_at, id LIMIT :limit",
-                    queue=queue, priority=priority, limit=limit - len(ids),
-                )
-            ]  # fmt: skip
         return ids
+
+    def _may_start(self, queue: str, priority: int, limit: int, choice: _Choice) -> list[int]:
+        look = limit + len(choice.ids)
+        while True:
+            due = self._due(queue, "", priority, look)
+            found = [one for one in due if one.id not in choice.ids] if choice.ids else due
+            if not any(one.order_key or one.concurrency_key for one in found):
+                return [one.id for one in found[:limit]]
+            from asyncsend.store.lines import LOOK, Lines
+
+            choice.lines = choice.lines or Lines(self, choice.limit_of, choice.owner)
+            free, waiting, room = choice.lines.sort_out(found, limit)
+            full = len(due) == look  # there may be more behind those that have to wait
+            if len(free) < limit and full and look < LOOK:
+                look = LOOK + len(choice.ids)
+                continue
+            if len(free) < limit and full:
+                if choice.lines.stand_aside(waiting) and not choice.enough() and not free:
+                    continue
+            elif len(free) < limit and room and self.aside is not False and choice.lines.call(queue, room):
+                continue
+            choice.lines.choose(free)
+            return [one.id for one in free]
+
+    def _priorities(self, queue: str, lane: Any) -> Iterator[int]:
+        """Those of the ready jobs, the highest first."""
+        priority = 40000  # above every SMALLINT
+        while rows := self._rows(
+            "SELECT priority FROM asyncsend_jobs /*to claim*/ WHERE state = 'ready' AND queue = :queue AND lane = :lane AND priority < :priority ORDER BY priority DESC LIMIT 1",
+            queue=queue, lane=lane, priority=priority,
+        ):  # fmt: skip
+            priority = rows[0][0]
+            yield priority
+
+    def _due(self, queue: str, lane: Any, priority: int, limit: int) -> list[Candidate]:
+        rows = self._rows(
+            "SELECT id, order_key, concurrency_key FROM asyncsend_jobs /*to claim*/ WHERE state = 'ready' AND queue = :queue AND lane = :lane AND priority = :priority"
+            " AND (run_at IS NULL OR run_at <= NOW(6)) ORDER BY run_at, id LIMIT :limit",
+            queue=queue, lane=lane, priority=priority, limit=limit,
+        )  # fmt: skip
+        return [Candidate(*row) for row in rows]
+
+    def due(self, queue: str, lane: Any, limit: int) -> list[Candidate]:
+        """The first due jobs of a lane, without a look at whether they may start."""
+        found: list[Candidate] = []
+        for priority in self._priorities(queue, lane):
+            found += self._due(queue, lane, priority, limit - len(found))
+            if len(found) >= limit:
+                break
+        return found
 
     @resolved
     def payload(self, job_id: int, token: str) -> str | None:
@@ -200,6 +288,12 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
             with self._transaction():
                 return self._set_aside(settlements[0], owner, str(error))
 
+    def _let_next(self, ids: Sequence[int], owner: str | None = None) -> None:
+        if self.aside is not False:
+            from asyncsend.store.lines import let_next
+
+            let_next(self, ids, owner)
+
     def _set_aside(self, settlement: Settlement, owner: str | None, error: str) -> Settled:
         """Held, by the smallest UPDATE there is: what the outcome wanted to write cannot stand in this row."""
         words = f"the outcome ({settlement.outcome.verb}) cannot be written into this row ({error}): somebody changed it by hand; correct it, then `asyncsend release`"
@@ -214,6 +308,7 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
         aside = settlement._replace(outcome=hold("bad-row", words)._replace(seconds=settlement.outcome.seconds))
         self._record([aside])
         self._count([aside], [])
+        self._let_next([settlement.job_id], owner)
         return Settled(1)
 
     def _open_claims(self, settlements: Sequence[Settlement], rescue: bool) -> list[Settlement]:
@@ -260,6 +355,8 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
         # Late ones are not fenced: that a run came too late is what they say. Not in a repeat, whose first try may have counted them.
         late = {} if self.repeating and not written else dict.fromkeys(settled.late, True)
         self._count(written, [one for one in settlements if one.job_id in late and one.task is not None])
+        if written:
+            self._let_next([one.job_id for one in written], owner)
         return settled._replace(channels=channels)
 
     def _settle_group(self, kind: str, token: str, ids: list[int], owner: str | None) -> int:
@@ -327,6 +424,18 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
         return list({job.id: job for job in map(_job, rows)}.values())
 
     @resolved
+    def before(self, job: Job) -> Job | None:
+        ahead = f"SELECT {_JOB_COLUMNS} FROM asyncsend_jobs"
+        rows = self._rows(f"{ahead} WHERE state = 'running' AND order_key = :order_key AND id <> :id LIMIT 1", order_key=job.order_key, id=job.id) or self._rows(
+            f"{ahead} /*in order*/ WHERE unique_slot = 0 AND order_key = :order_key AND id < :id AND state IN ('ready', 'held') ORDER BY id LIMIT 1", order_key=job.order_key, id=job.id
+        )
+        return _job(rows[0]) if rows else None
+
+    @resolved
+    def running_of(self, concurrency_key: str) -> int:
+        return int(self._rows("SELECT COUNT(*) FROM asyncsend_jobs WHERE state = 'running' AND concurrency_key = :concurrency_key", concurrency_key=concurrency_key)[0][0])
+
+    @resolved
     def jobs(self, *, limit: int, before: int | None = None, **which: Any) -> list[Job]:
         sql = f"SELECT {_JOB_COLUMNS} FROM asyncsend_jobs WHERE {_WHICH} AND (:before IS NULL OR id < :before) ORDER BY id DESC LIMIT :limit"
         return [_job(row) for row in self._rows(sql, **Which(**which)._asdict(), before=before, limit=limit)]
@@ -368,7 +477,7 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
         try:
             return self._write(
                 "UPDATE asyncsend_jobs /*by key*/ SET state = 'ready', run_at = NOW(6), attempts = 0, crashes = 0, token = NULL, started_at = NULL,"
-                " finished_at = NULL, unique_slot = 0, reason = NULL, queue = COALESCE(:queue, queue) WHERE id IN :ids AND state IN (:a, :b, :c)",
+                " finished_at = NULL, unique_slot = 0, reason = NULL, lane = '', queue = COALESCE(:queue, queue) WHERE id IN :ids AND state IN (:a, :b, :c)",
                 ids=sorted(ids), a=allowed[0], b=allowed[-1], c=allowed[len(allowed) // 2], queue=queue,
             )  # fmt: skip
         except Duplicate as error:
@@ -376,14 +485,14 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
 
     @resolved
     def cancel(self, job_id: int, reason: str) -> bool:
-        return (
-            self._write(
+        with self._transaction():
+            matched = self._write(
                 "UPDATE asyncsend_jobs /*by key*/ SET state = 'cancelled', finished_at = NOW(6), unique_slot = NULL, reason = :reason"
                 " WHERE id = :id AND state IN ('ready', 'held')",
                 id=job_id, reason=reason,
-            )
-            == 1
-        )  # fmt: skip
+            )  # fmt: skip
+            self._let_next([job_id])
+        return matched == 1
 
     @resolved
     def pause(self, queue: str, seconds: float | None) -> None:
@@ -417,7 +526,7 @@ def _claimed(row: tuple[Any, ...], token: str, run_id: int) -> Job:
     return Job(
         id=row[0], uid=as_text(row[1]), task=row[2], payload=as_text(row[3]) or "", unread=row[3] is None, queue=row[4], priority=row[5], max_attempts=row[8],
         timeout_seconds=row[9], attempts=row[10], crashes=row[11], created_at=as_time(row[12]), expired=bool(row[13]) and trouble is None,
-        batch_id=as_text(row[14]), state=State.RUNNING, token=token, run_id=run_id, trouble=trouble,
+        batch_id=as_text(row[14]), order_key=as_text(row[15]), concurrency_key=as_text(row[16]), state=State.RUNNING, token=token, run_id=run_id, trouble=trouble,
     )  # fmt: skip
 
 
@@ -427,4 +536,5 @@ def _job(row: tuple[Any, ...]) -> Job:
         expires_at=as_time(row[7]), max_attempts=row[8], timeout_seconds=row[9], unique_key=as_text(row[10]), batch_id=as_text(row[11]),
         state=State(row[12]), attempts=row[13], crashes=row[14], token=as_hex(row[15]), run_id=row[16], started_at=as_time(row[17]),
         created_at=as_time(row[18]), finished_at=as_time(row[19]), reason=as_text(row[20]), error=as_text(row[21]), result=as_text(row[22]),
+        order_key=as_text(row[23]), concurrency_key=as_text(row[24]),
     )  # fmt: skip

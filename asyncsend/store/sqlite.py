@@ -86,6 +86,8 @@ class SQLiteStore(SqlStore):
 
     def _ours(self, error: sqlite3.Error) -> Exception:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if "duplicate column name" in str(error):  # SQLite knows no ADD COLUMN IF NOT EXISTS
+            return AlreadyThere(str(error))
         if "UNIQUE constraint" in str(error):
             return Duplicate(str(error))
         if "duplicate column name" in str(error):
@@ -134,6 +136,7 @@ def teach(connection: sqlite3.Connection, clock: Callable[[], float]) -> None:
     """Teach a connection the words of MySQL that the shared statements use; all times are UTC text."""
     connection.create_function("NOW", 1, lambda _digits: text_of(clock()))
     connection.create_function("UNIX_TIMESTAMP", 1, lambda text: None if text is None else seconds_of(text))
+    connection.create_function("CONCAT", 2, lambda first, second: first + second)
     connection.create_function("FROM_UNIXTIME", 1, lambda seconds: None if seconds is None else text_of(seconds))
     connection.create_function("FLOOR", 1, lambda number: None if number is None else int(number // 1))
     connection.create_function("CONCAT", -1, lambda *parts: None if None in parts else "".join(map(str, parts)))

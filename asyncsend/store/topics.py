@@ -93,8 +93,11 @@ class TopicStatements(SqlConnection):
         ids = [row[0] for row in self._rows("SELECT id FROM asyncsend_jobs WHERE state IN ('ready', 'held') AND task = :task ORDER BY id LIMIT :limit", task=task, limit=limit)]
         if not ids:
             return 0
-        return self._write(
-            "UPDATE asyncsend_jobs /*by key*/ SET state = 'cancelled', finished_at = NOW(6), unique_slot = NULL, reason = :reason, error = :error"
-            f" WHERE id IN :ids AND state IN ('ready', 'held'){WHILE_OURS}",
-            ids=ids, reason=reason, error=error, owner=owner,
-        )  # fmt: skip
+        with self._transaction():
+            cancelled = self._write(
+                "UPDATE asyncsend_jobs /*by key*/ SET state = 'cancelled', finished_at = NOW(6), unique_slot = NULL, reason = :reason, error = :error"
+                f" WHERE id IN :ids AND state IN ('ready', 'held'){WHILE_OURS}",
+                ids=ids, reason=reason, error=error, owner=owner,
+            )  # fmt: skip
+            self._let_next(ids, owner)
+        return cancelled

@@ -36,6 +36,7 @@ class Policy:
     backoff: Backoff = backoff.TASK
     delivery: str = AT_LEAST_ONCE  # at-most-once: a start mark is committed first, and a crash means held
     on_unknown: str = "retry"  # or hold: what an outcome nobody knows leads to
+    concurrency_key: str | None = None  # of jobs that name none
 
     @property
     def holds(self) -> bool:
