@@ -185,7 +185,7 @@ def test_then_follows_exactly_once_and_progress_never_goes_back_however_runs_are
 def test_what_is_pruned_still_counts(store, clock):
     clock.set(1_800_000_000.0)
     store.add_batch(NewBatch("b", "b"), sealed=True)
-    jobs = [producer.new_job("mark", {}, batch="b") for _ in range(10)]
+    jobs = [producer.new_job("mark", {}, batch="b", queue="default") for _ in range(10)]
     store.insert(jobs)
     claimed = store.claim(["default"], 10, "1" * 32, 1)
     from asyncsend import job as outcomes
