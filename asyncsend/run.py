@@ -292,9 +292,9 @@ class _Minute:
         self.urgent_at = self.budget.clock() + URGENT_EVERY
         self.reserve = self.reserve or queues.Reserve(self.order, self.holding.generation)
         names = queues.in_order(self.store.ready_queues(), self.order, paused)
-        if before is not None and not any((queues.rank(name, self.order) or 0) < before for name in names):
-            return []
         first = [name for name in names if before is None or (queues.rank(name, self.order) or 0) < before]
+        if before is not None and not first:
+            return []
         jobs = self.store.claim(
             first, limit, os.urandom(16).hex(), self.holding.generation, self.holding.owner,
             reserve=self.reserve.wanted(names, limit), limit_of=partial(limit_of, self.settings.concurrency), enough=self._enough,

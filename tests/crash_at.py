@@ -59,7 +59,7 @@ POINTS = {
     "a result is replayed": Point("run", "after", "asyncsend.store.sql:SqlStore.settle"),
     "replayed, not rescued": Point("run", "before", "asyncsend.run:_Minute._rescue"),
     "rescued, the journal not cleared": Point("run", "after", "asyncsend.run:_Minute._rescue"),
-    "a statement of a migration is done": Point("run", "after", STATEMENT, "^(CREATE|INSERT|ALTER)"),
+    "a statement of a migration is done": Point("run", "after", STATEMENT, "^(CREATE|INSERT|ALTER|DROP)"),
     "a schedule is moved": Point("run", "after", STATEMENT, "^UPDATE asyncsend_schedules"),
     "a schedule's jobs are made": Point("run", "after", STATEMENT, "^INSERT INTO asyncsend_jobs"),
     "a schedule is committed": Point("run", "after", "asyncsend.store.schedules:ScheduleStatements.move_schedule"),

@@ -155,7 +155,7 @@ class BatchStatements(SqlConnection):
             return 0
         with self._transaction():
             cancelled = self._write(
-                "UPDATE asyncsend_jobs /*by key*/ SET state = 'cancelled', finished_at = NOW(6), unique_slot = NULL, reason = 'batch-cancelled'"
+                "UPDATE asyncsend_jobs /*by key*/ SET state = 'cancelled', finished_at = NOW(6), unique_slot = NULL, lane = '', reason = 'batch-cancelled'"
                 f" WHERE id IN :ids AND state IN ('ready', 'held'){WHILE_OURS}",
                 ids=ids, owner=owner,
             )  # fmt: skip

@@ -487,7 +487,7 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
     def cancel(self, job_id: int, reason: str) -> bool:
         with self._transaction():
             matched = self._write(
-                "UPDATE asyncsend_jobs /*by key*/ SET state = 'cancelled', finished_at = NOW(6), unique_slot = NULL, reason = :reason"
+                "UPDATE asyncsend_jobs /*by key*/ SET state = 'cancelled', finished_at = NOW(6), unique_slot = NULL, lane = '', reason = :reason"
                 " WHERE id = :id AND state IN ('ready', 'held')",
                 id=job_id, reason=reason,
             )  # fmt: skip
