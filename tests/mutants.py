@@ -39,26 +39,29 @@ def changed(owner, name: str, *changes: tuple[str, str]):
 # name: (owner, function, (old, new), …), …
 MUTANTS = {
     "no-fence": (
-        (SqlStore, "_settle", (" AND token = :token", "")),
+        (SqlStore, "_open_claims", ("as_hex(there[one.job_id][0]) == one.token", "True")),
+        (SqlStore, "_settle_group", (" AND token = :token", "")),
         (SqlStore, "_settle_one", (_FENCE_OF_ONE, "1 = 1")),
     ),
     "settle-without-owner": (
-        (SqlStore, "_settle", ('f"{WHILE_OURS}"', '""')),
+        (SqlStore, "_settle_group", ('f"{WHILE_OURS}"', '""')),
         (SqlStore, "_settle_one", ('f"{WHILE_OURS}"', '""')),
     ),
     "claim-without-owner": ((SqlStore, "claim", ('f"{WHILE_OURS}"', '""')),),
     "claim-without-state": ((SqlStore, "claim", ("IN :ids AND state = 'ready'\"", 'IN :ids"')),),
     "settle-without-state": (
-        (SqlStore, "_settle", (" AND state = 'running'", "")),
+        (SqlStore, "_open_claims", (" AND state = 'running'", "")),
+        (SqlStore, "_settle_group", (" AND state = 'running'", "")),
         (SqlStore, "_settle_one", (" AND state = 'running'", "")),
     ),
     "charge-at-claim": (
         (SqlStore, "claim", ("SET state = 'running',", "SET state = 'running', attempts = attempts + 1,")),
-        (SqlStore, "_settle", ("attempts = attempts + 1, ", "")),
+        (SqlStore, "_settle_group", ("attempts = attempts + 1, ", "")),
         (SqlStore, "_settle_one", ("attempts = attempts + :charged", "attempts = attempts + 0 * :charged")),
     ),
     "settle-by-id-only": (
-        (SqlStore, "_settle", (" AND state = 'running' AND token = :token", ""), ('f"{WHILE_OURS}"', '""')),
+        (SqlStore, "_open_claims", ("as_hex(there[one.job_id][0]) == one.token", "True"), (" AND state = 'running'", "")),
+        (SqlStore, "_settle_group", (" AND state = 'running' AND token = :token", ""), ('f"{WHILE_OURS}"', '""')),
         (SqlStore, "_settle_one", (f" AND state = 'running' AND {_FENCE_OF_ONE}", ""), ('f"{WHILE_OURS}"', '""')),
     ),
     "lease-not-renewed": ((RunStatements, "beat", (", lease_until = FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + :lease)", "")),),
