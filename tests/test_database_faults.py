@@ -282,7 +282,7 @@ def settling(own, shop, monkeypatch):
     store = open_store(shop.environment["ASYNCSEND_DATABASE_URL"], "asyncsend_")
     store.insert([NewJob("mark", "{}", f"u{number}") for number in range(60)])
     first, second = store.claim(["default"], 2, "ab" * 16, 1)
-    wanted = [Settlement(job.id, job.token, outcomes.retry(60, "why", "words")) for job in (first, second)]
+    wanted = [Settlement(job.id, job.token, outcomes.retry(60, "why", "words"), job.queue, job.task) for job in (first, second)]
     found: list[object] = []
 
     def settle():
