@@ -90,12 +90,22 @@ def test_the_python_of_the_readme_works_as_it_stands(site):
     program = "import sys; sys.path.insert(0, sys.argv[1]); from shop import *; from asyncsend import enqueue\n" + block("python", "build_report").partition("\n\nbuild_report")[2].join(["build_report", ""])
     done = subprocess.run([sys.executable, "-c", program, str(site.home)], env=site.environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    key, order = (b"report:2026-11", b"order-17") if site.url.startswith("mysql") else ("report:2026-11", "order-17")
-    assert site.rows("task, queue, unique_key, order_key") == [("build_report", "reports", key, None), ("email", "default", None, None), *[("webhook", "default", None, order)] * 3]
-    site.sql("DELETE FROM asyncsend_jobs WHERE task = 'webhook'")
+    key = b"report:2026-11" if site.url.startswith("mysql") else "report:2026-11"
+    assert site.rows("task, queue, unique_key") == [("build_report", "reports", key), ("email", "default", None)]
     site.sql("UPDATE asyncsend_jobs SET run_at = NULL")
     site.quiet("run")
     assert site.rows("state, result") == [("done", '{"month": "2026-11"}'), ("done", None)]
+
+
+def test_the_python_of_work_in_bulk_works_as_it_stands(site):
+    site("subscribe", "order.*", "email", "--payload", '{"to":"{{email}}","subject":"Order {{order}}","text":"Thank you"}')
+    done = subprocess.run([sys.executable, "-c", block("python", "publish(")], env=site.environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    key = b"order-17" if site.url.startswith("mysql") else "order-17"
+    assert site.rows("task, order_key, concurrency_key IS NULL") == [*[("email", None, 1)] * 3, *[("webhook", key, 0)] * 3]
+    site.sql("DELETE FROM asyncsend_jobs WHERE task = 'webhook'")
+    site.quiet("run")
+    assert site.rows("state") == [("done",)] * 4, "two of the newsletter, one of the event, and what follows the newsletter"
 
 
 def test_the_newsletter_of_the_readme_works_as_it_stands(site):
@@ -119,8 +129,8 @@ def test_the_commands_for_looking_after_it_work_as_they_stand(lite):
 
 
 @pytest.mark.parametrize("name", config.DECLARED)
-def test_every_setting_is_in_the_readme_with_its_sentence(name):
-    assert f"| `{name}` | {config.DECLARED[name][1]} |" in README
+def test_every_setting_is_in_the_docs_with_its_sentence(name):
+    assert f"| `{name}` | {config.DECLARED[name][1]} |" in (ROOT / "docs" / "settings.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

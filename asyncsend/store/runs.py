@@ -34,7 +34,7 @@ class RunStatements(SqlConnection):
                 self._write("INSERT INTO asyncsend_status (scope) VALUES (:scope)", scope=scope)
             rows = self._rows(sql, scope=scope)
         row = rows[0]
-        self._assert_session(row[21:])
+        self._assert_session(row[22:])
         self.aside, self.begins = bool(row[21]), True
         times = {position: as_time(row[position]) for position in (0, 9, 10, 11, 12, 15)}
         now = times[0]
