@@ -56,9 +56,9 @@ CREATE TABLE IF NOT EXISTS asyncsend_status (
   stopped             VARCHAR(64)     CHARACTER SET ascii COLLATE ascii_bin NULL DEFAULT NULL,  -- why the last run ended: empty, max-time, sigterm, ...
   lock_held           BIGINT UNSIGNED NOT NULL DEFAULT 0,                            -- runs that found the lock held and left
   pruned_at           TIMESTAMP(6)    NULL DEFAULT NULL,
+  aside               TINYINT         NOT NULL DEFAULT 0,                            -- 1: jobs may stand in a lane
   prune_error         VARCHAR(500)    CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci NULL DEFAULT NULL,  -- why the last pruning stopped; NULL: it did not
   ticks               VARCHAR(191)    CHARACTER SET ascii COLLATE ascii_bin NULL DEFAULT NULL,  -- when the last runs started, the newest first: from these comes "next run expected"
-  aside               TINYINT         NOT NULL DEFAULT 0,                            -- 1: jobs may stand in a lane
   PRIMARY KEY (scope)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
 

@@ -350,7 +350,7 @@ def table_prefix() -> str:
 def inserter(connection: Any) -> Callable[[list[NewJob]], list[str]]:
     """What makes the rows, through the caller's connection or one of ours."""
     if connection is None:
-        return lambda jobs: own_store().insert(jobs, max_depth=_own.max_depth)
+        return _insert
     from asyncsend.store.foreign import insert_through
 
     settings = config.load(os.environ)
@@ -359,7 +359,7 @@ def inserter(connection: Any) -> Callable[[list[NewJob]], list[str]]:
 
 def _insert(jobs: list[NewJob]) -> list[str]:
     store = own_store()
-    uids = store.insert(jobs)
+    uids = store.insert(jobs, max_depth=_own.max_depth)
     if _own.stand_in is None:
         _ask_for_runs(store)
     return uids

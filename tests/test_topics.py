@@ -161,7 +161,7 @@ def test_a_publisher_that_is_killed_has_made_all_jobs_or_none(shop):
     for number in range(3):
         call(shop, "subscribe", "a", "email", "--name", f"s{number}")
     program = "import os, sys; from asyncsend import publish, producer; from asyncsend.store.sql import SqlStore\n"
-    program += "def die(store, jobs, there=None):\n    with store._transaction():\n        insert_rows(lambda sql, params: store._execute(sql, params)[0], jobs, there)\n        os.kill(os.getpid(), 9)\n"
+    program += "def die(store, jobs, there=None, max_depth=()):\n    with store._transaction():\n        insert_rows(lambda sql, params: store._execute(sql, params)[0], jobs, there)\n        os.kill(os.getpid(), 9)\n"
     program += "from asyncsend.store.insert import insert_rows\nSqlStore.insert = die\npublish('a', {}, uid='e')"
     import subprocess
     import sys
