@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: help demo test lint types audit bench torture soak simulate clean
+.PHONY: help demo test lint types audit bench torture soak simulate newsletter clean
 
 help:  ## list these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -63,6 +63,9 @@ soak: $(VENV)/.tested  ## the same for hours: make soak HOURS=8
 
 simulate: $(VENV)/.tested  ## play simulated histories of runs: make simulate SEEDS=100000 DATABASE=mariadb
 	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),1000) --database $(or $(DATABASE),sqlite) --first $(or $(FIRST),0)
+
+newsletter: $(VENV)/.tested  ## 100,000 lines of a CSV file to a real mail server, five runs killed: make newsletter ROWS=100000 KILLS=5
+	$(BIN)/python -m tests.newsletter --rows $(or $(ROWS),100000) --kills $(or $(KILLS),5) --database $(or $(DATABASE),mariadb) --seed $(or $(SEED),7)
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -14,7 +14,7 @@ from asyncsend import config, explain, schema
 from asyncsend.answers import BadPayload
 from asyncsend.errors import AsyncsendError, ConfigurationError
 from asyncsend.lock import HostLock, LockHeld
-from asyncsend.status import SCOPE
+from asyncsend.status import SCOPE, seen_from_here
 from asyncsend.store import open_store
 from asyncsend.times import spoken
 
@@ -152,7 +152,7 @@ def _server(facts: dict[str, str]) -> Iterator[Finding]:
 
 
 def _cron(store: Store, settings: Settings) -> Iterator[Finding]:
-    standing = store.standing(SCOPE)
+    standing = seen_from_here(store, settings.lock_path)
     ticks = store.ticks(SCOPE)
     every = explain.rhythm(ticks)
     if explain.cron_missing(standing, ticks):

@@ -10,7 +10,7 @@ from asyncsend.config import limit_of
 from asyncsend.job import State
 from asyncsend.lock import LEASE_ONLY
 from asyncsend.queues import in_order, named, rank
-from asyncsend.status import SCOPE
+from asyncsend.status import SCOPE, seen_from_here
 from asyncsend.times import spoken, stamp
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Around(NamedTuple):
 
 def around(store: Store, settings: Settings, job: Job) -> Around:
     """Ask what has to do with this job, and nothing that would take long."""
-    standing, pauses = store.standing(SCOPE), store.pauses()
+    standing, pauses = seen_from_here(store, settings.lock_path), store.pauses()
     found = Around(standing, pauses, settings.queues, settings.timezone, store.ticks(SCOPE), allowed=job.max_attempts)
     if found.allowed is None:
         from asyncsend.tasks import Tasks

@@ -48,8 +48,7 @@ class HostLock:
         assert self.descriptor is not None
         if not self.flocked:
             return f"{LEASE_ONLY}{self._nonce}@{os.uname().nodename}"[:191]
-        found = os.fstat(self.descriptor)
-        return f"{_instance(self.path)}@{os.uname().nodename}:{found.st_dev}:{found.st_ino}"[:191]
+        return _id_of(self.path, os.fstat(self.descriptor))
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -181,6 +180,18 @@ def _is_still(path: Path, descriptor: int) -> bool:
         return False
     ours = os.fstat(descriptor)
     return (on_disk.st_dev, on_disk.st_ino) == (ours.st_dev, ours.st_ino)
+
+
+def is_ours(path: Path, lock_id: str) -> bool:
+    """Whether that is the name of this very lock file on this very host."""
+    try:
+        return _id_of(path, os.stat(path)) == lock_id
+    except OSError:
+        return False
+
+
+def _id_of(path: Path, found: os.stat_result) -> str:
+    return f"{_instance(path)}@{os.uname().nodename}:{found.st_dev}:{found.st_ino}"[:191]
 
 
 def _instance(lock_path: Path) -> str:

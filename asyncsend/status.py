@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from asyncsend import schema
 from asyncsend.errors import LeaseLost
+from asyncsend.lock import is_ours
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from asyncsend.store import Standing, Store
 
@@ -27,6 +29,23 @@ class HeldElsewhere(Exception):
 def boot_clock() -> float:
     """Seconds that go on counting while the machine sleeps, so that a suspended run knows its lease is over."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def seen_from_here(store: Store, lock_path: Path) -> Standing:
+    """
+    How things stand, for people. A run of this host whose process is no more is not alive, though its lease keeps up the appearance for two minutes.
+
+    A pid that the kernel has given out again keeps it up, too. Of a run on another host only the lease is known.
+    """
+    standing = store.standing(SCOPE)
+    if standing.alive and standing.pid and standing.lock_id and is_ours(lock_path, standing.lock_id):
+        try:
+            os.kill(standing.pid, 0)
+        except ProcessLookupError:
+            return standing._replace(alive=False)
+        except OSError:
+            pass  # it lives, and is another user's
+    return standing
 
 
 @dataclass

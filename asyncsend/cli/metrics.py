@@ -11,6 +11,7 @@ from asyncsend import metrics as figures_of
 from asyncsend.cli.session import DURATION, Session, json_option, pass_session, print_json
 from asyncsend.errors import EXIT_TROUBLE
 from asyncsend.job import State, printable
+from asyncsend.status import seen_from_here
 from asyncsend.times import spoken
 
 
@@ -18,7 +19,7 @@ from asyncsend.times import spoken
 @pass_session
 def metrics(session: Session) -> None:
     """Print every figure in the text format of Prometheus."""
-    click.echo(figures_of.prometheus(figures_of.collect(session.store)), nl=False)
+    click.echo(figures_of.prometheus(figures_of.collect(session.store, seen_from_here(session.store, session.settings.lock_path))), nl=False)
 
 
 def _share(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
@@ -48,7 +49,7 @@ def check(session: Session, /, as_json: bool, **given: float | None) -> None:
       asyncsend check --max-lag 10m --max-dead 20 --max-silence 5m
     """  # noqa: D301
     limits = alerts.limits_of(session.settings, **{name: value for name, value in given.items() if value is not None})
-    figures = figures_of.collect(session.store)
+    figures = figures_of.collect(session.store, seen_from_here(session.store, session.settings.lock_path))
     found = alerts.causes(figures, limits)
     lag = figures.lag()
     if as_json:

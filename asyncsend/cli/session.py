@@ -101,6 +101,7 @@ class Session:
             except ValueError as error:
                 raise InvalidJob(f"{option}: {printable(str(error), 200)}, or 2h for two hours ago") from error
         return max(1.0, self.store.standing("default").now.timestamp() - ago)
+
     def warn_if_no_run_comes(self) -> None:
         """Tell whoever enqueues that it goes nowhere."""
         from asyncsend import explain

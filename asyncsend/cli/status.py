@@ -9,7 +9,7 @@ import click
 from asyncsend import alerts, explain, metrics
 from asyncsend.cli.session import Session, json_option, pass_session, print_json, print_table
 from asyncsend.job import State, printable
-from asyncsend.status import SCOPE
+from asyncsend.status import SCOPE, seen_from_here
 from asyncsend.times import spoken
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ RUNS, TASKS = 5, 15  # lines of each that are shown
 @pass_session
 def status(session: Session, as_json: bool) -> None:
     """Say at a glance whether it works: the present and last run, depth, lag, dead letters, next cron expected."""
-    figures, runs = metrics.collect(session.store), session.store.runs(RUNS)
+    figures, runs = metrics.collect(session.store, seen_from_here(session.store, session.settings.lock_path)), session.store.runs(RUNS)
     standing, ticks = figures.standing, figures.ticks
     causes = alerts.causes(figures, alerts.limits_of(session.settings))
     others = [causes[name] for name in ("lock", "lag", "failures") if name in causes]  # the verdict has words of its own for the rest
