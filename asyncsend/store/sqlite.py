@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from asyncsend.errors import ConfigurationError, DatabaseUnreachable
-from asyncsend.store.connection import AlreadyThere, BadRow, ConnectionLost, Duplicate, Params, bind, resolved
+from asyncsend.store.connection import AlreadyThere, BadRow, ConnectionLost, Duplicate, Params, as_text, bind, resolved
 from asyncsend.store.sql import SqlStore
 
 if TYPE_CHECKING:
@@ -136,10 +136,9 @@ def teach(connection: sqlite3.Connection, clock: Callable[[], float]) -> None:
     """Teach a connection the words of MySQL that the shared statements use; all times are UTC text."""
     connection.create_function("NOW", 1, lambda _digits: text_of(clock()))
     connection.create_function("UNIX_TIMESTAMP", 1, lambda text: None if text is None else seconds_of(text))
-    connection.create_function("CONCAT", 2, lambda first, second: first + second)
     connection.create_function("FROM_UNIXTIME", 1, lambda seconds: None if seconds is None else text_of(seconds))
     connection.create_function("FLOOR", 1, lambda number: None if number is None else int(number // 1))
-    connection.create_function("CONCAT", -1, lambda *parts: None if None in parts else "".join(map(str, parts)))
+    connection.create_function("CONCAT", -1, lambda *parts: None if None in parts else "".join(str(as_text(part)) for part in parts))
 
 
 def text_of(seconds: float) -> str:
