@@ -14,7 +14,7 @@ from asyncsend import explain, metrics, times
 from asyncsend.job import State
 from asyncsend.producer import new_job
 from asyncsend.queues import name_of, rank
-from asyncsend.store import AlertRow
+from asyncsend.store.rows import AlertRow
 
 if TYPE_CHECKING:
     from asyncsend.config import Settings

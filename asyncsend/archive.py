@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncsend.job import Job
-    from asyncsend.store import Attempt
+    from asyncsend.store.rows import Attempt
 
 # RFC 1952: a member without content, time or name. JSON is ASCII here, so these bytes stand in no member of ours by chance.
 END = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff\x03\x00" + bytes(8)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from asyncsend.job import NewJob
     from asyncsend.log import Log
-    from asyncsend.store import BatchRow, OpenBatch, Store
+    from asyncsend.store import Store
+    from asyncsend.store.rows import BatchRow, OpenBatch
 
 Follower = tuple[str, Mapping[str, Any]] | None  # task and payload
 SLICE = 500  # jobs cancelled at once

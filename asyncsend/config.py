@@ -1,7 +1,7 @@
 """
 The settings: environment over `.env` over defaults, read once, checked before anything is opened.
 
-Each setting is declared once below with its default and its sentence; `asyncsend config`, the README table and the check
+Each setting is declared once below with its default and its sentence; `asyncsend config`, the table of docs/settings.md and the check
 for misspelt names are all made of these declarations.
 """
 

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from asyncsend.job import Job, State
-    from asyncsend.store import Attempt, Store, Which
+    from asyncsend.store import Store
+    from asyncsend.store.rows import Attempt, Which
 
 SLICE = 500
 

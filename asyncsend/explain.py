@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from asyncsend.config import Limits, Settings
     from asyncsend.job import Job
-    from asyncsend.store import Depth, Schedule, Silence, Standing, StoppedChannel, Store, Subscription
+    from asyncsend.store import Standing, Store
+    from asyncsend.store.rows import Depth, Schedule, Silence, StoppedChannel, Subscription
 
 LEASE_ONLY_MEANS = "only the lease in the database keeps runs apart, and what a killed run leaves waits two minutes"
 LATE_TICKS = 3  # usual intervals without a run after which cron is said to be missing

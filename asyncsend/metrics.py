@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncsend.log import Log
-    from asyncsend.store import Counted, Depth, Schedule, Standing, StoppedChannel, Store, Utilisation
+    from asyncsend.store import Standing, Store
+    from asyncsend.store.rows import Counted, Depth, Schedule, StoppedChannel, Utilisation
 
 HOUR, DAY = 3600.0, 86400.0
 QUANTILES = (50, 95, 99)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from asyncsend.log import Log
     from asyncsend.status import Holding
-    from asyncsend.store import Schedule, Standing, Store
+    from asyncsend.store import Standing, Store
+    from asyncsend.store.rows import Schedule
 
 CATCH_UP = ("one", "all", "none")
 MOST = 1000  # jobs that one schedule makes at once, however long cron was away
@@ -123,7 +124,7 @@ def grace(standing: Standing) -> float:
 
 def new(name: str, cron: str, tz: str, job: NewJob, catch_up: str, now: datetime) -> Schedule:
     """A checked schedule that makes jobs like this one, the first at the next time after `now`. InvalidJob says what does not fit."""
-    from asyncsend.store import Schedule
+    from asyncsend.store.rows import Schedule
 
     checked_name(name)
     if len(cron) > MAX_CRON or not cron.isascii():

@@ -26,7 +26,8 @@ from asyncsend.job import MAX_PAYLOAD_BYTES, NewJob, members_of, printable
 if TYPE_CHECKING:
     from asyncsend.job import Job
     from asyncsend.log import Log
-    from asyncsend.store import Consumer, Store
+    from asyncsend.store import Store
+    from asyncsend.store.rows import Consumer
 
 Event = dict[str, Any]  # as CloudEvents 1.0 has it
 

@@ -176,7 +176,7 @@ CAUSES = [
     ("held", ["asyncsend_jobs SET state = 'held'"], "1 job held", 1),
     ("lag", [f"asyncsend_jobs SET run_at = {PAST.format(1200)}"], "the oldest due job waits for 20 min", 1),
     ("silence", [f"asyncsend_status SET started_at = {PAST.format(900)}"], "no run came for 15 min", 0),
-    ("lock", [f"asyncsend_status SET owner = 'x', started_at = {PAST.format(2400)}, lease_until = FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + 60)"], "one run is at work for 40 min", 0),
+    ("lock", [f"asyncsend_status SET owner = 'x', lock_id = 'another host', started_at = {PAST.format(2400)}, lease_until = FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + 60)"], "one run is at work for 40 min", 0),
     ("waiting:smtp-login", ["asyncsend_jobs SET reason = 'smtp-login'"], "1 job wait (smtp-login)", 1),
 ]
 

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "asyncsend"
 LADDER = [
     ["errors", "times", "backoff", "answers", "job", "channels"],
     ["config", "log", "budget", "deathsig"],
-    ["store", "store.connection", "store.insert", "store.runs", "store.batches", "store.attempts", "store.figures", "store.retention", "store.schedules", "store.topics", "store.channels", "store.alerts", "store.lines", "store.sql", "store.mysql", "store.sqlite", "store.foreign", "schema",
+    ["store", "store.rows", "store.connection", "store.insert", "store.runs", "store.batches", "store.attempts", "store.figures", "store.retention", "store.schedules", "store.topics", "store.channels", "store.alerts", "store.lines", "store.sql", "store.mysql", "store.sqlite", "store.foreign", "schema",
      "tasks", "tasks.members", "tasks.http", "tasks.smtp", "tasks.email", "tasks.sms", "tasks.webhook", "tasks.command"],
     ["lock", "status", "journal", "producer", "batches", "bulk", "topics", "queues", "schedules", "deadletters", "archive", "retention", "explain", "metrics", "alerts", "heartbeat", "doctor"],
     ["execute", "worker", "workers"],

@@ -10,7 +10,7 @@ from parts import eventually
 from asyncsend import batch, batches, enqueue, producer
 from asyncsend.errors import Conflict, InvalidJob
 from asyncsend.job import NewBatch
-from asyncsend.store import BatchRow
+from asyncsend.store.rows import BatchRow
 
 TASKS = """
 import os, time

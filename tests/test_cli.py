@@ -272,7 +272,7 @@ def test_status_tells_never_idle_in_progress_and_died_apart(site):
     words, facts = seen()
     assert "All is well." in words and "idle; the last one ended" in words
     assert (facts["status"], facts["died"], facts["verdict"]) == ("idle", False, "ok")
-    site.sql("UPDATE asyncsend_status SET owner = 'x', status = 'in-progress', lease_until = FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + 99)")
+    site.sql("UPDATE asyncsend_status SET owner = 'x', lock_id = 'another host', status = 'in-progress', lease_until = FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + 99)")
     words, facts = seen()
     assert "in-progress since" in words and facts["status"] == "in-progress"
     site.sql("UPDATE asyncsend_status SET lease_until = FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - 9)")

@@ -13,9 +13,9 @@ from asyncsend import deadletters, producer
 from asyncsend import job as outcomes
 from asyncsend.cli import cli
 from asyncsend.job import Settlement, State
-from asyncsend.store import Which
 from asyncsend.store.attempts import KEPT
 from asyncsend.store.connection import ConnectionLost
+from asyncsend.store.rows import Which
 
 TASKS = """
 import os, signal, time

@@ -12,9 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from asyncsend import job as outcomes
 from asyncsend import metrics
 from asyncsend.job import NewJob, Settlement, State
-from asyncsend.store import BOUNDS, Counted
+from asyncsend.store import BOUNDS
 from asyncsend.store import figures as statements
 from asyncsend.store.connection import ConnectionLost
+from asyncsend.store.rows import Counted
 
 TASKS = """
 import os, time

@@ -15,8 +15,8 @@ from asyncsend.cli import cli
 from asyncsend.errors import Conflict, InvalidJob
 from asyncsend.job import NewJob
 from asyncsend.log import EVENTS, Log
-from asyncsend.store import Schedule
 from asyncsend.store.connection import ConnectionLost
+from asyncsend.store.rows import Schedule
 
 PARIS, SYDNEY, SANTIAGO, LORD_HOWE, UTC_ZONE = "Europe/Paris", "Australia/Sydney", "America/Santiago", "Australia/Lord_Howe", "UTC"
 

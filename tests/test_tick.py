@@ -37,6 +37,7 @@ def test_an_empty_minute_imports_nothing_heavy(site):
     assert [heavy for heavy in HEAVY if is_in(heavy, loaded) and heavy not in ALLOWED] == []
     assert not {name for name in loaded if name.startswith("asyncsend.tasks")}
     assert "asyncsend.workers" not in loaded
+    assert not {"asyncsend.store.rows", "asyncsend.channels"} & loaded
     assert "asyncsend.schedules" not in loaded
     assert "pymysql" not in loaded or "sqlite3" not in loaded
 

@@ -21,8 +21,8 @@ from asyncsend.cli import cli
 from asyncsend.errors import InvalidJob
 from asyncsend.job import Job, Outcome, Settlement, State
 from asyncsend.producer import new_job
-from asyncsend.store import Consumer, Subscription
 from asyncsend.store.mysql import connect_options
+from asyncsend.store.rows import Consumer, Subscription
 
 SECRET = "whsec_" + base64.b64encode(b"c4n4ry" * 5).decode()
 NEXT = "whsec_" + base64.b64encode(b"n3xt-0" * 5).decode()

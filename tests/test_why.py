@@ -9,7 +9,8 @@ from parts import ROOT
 
 from asyncsend import explain
 from asyncsend.job import Job, State
-from asyncsend.store import Silence, Standing
+from asyncsend.store import Standing
+from asyncsend.store.rows import Silence
 
 NOW = datetime(2026, 11, 21, 12, 0, 30, tzinfo=UTC)
 T = NOW.timestamp()

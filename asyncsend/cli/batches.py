@@ -12,7 +12,7 @@ from asyncsend.errors import NotFound
 from asyncsend.job import printable
 
 if TYPE_CHECKING:
-    from asyncsend.store import BatchRow
+    from asyncsend.store.rows import BatchRow
 
 
 @click.group()

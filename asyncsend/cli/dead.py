@@ -14,7 +14,7 @@ from asyncsend.errors import Conflict
 from asyncsend.job import State, as_row
 
 if TYPE_CHECKING:
-    from asyncsend.store import Which
+    from asyncsend.store.rows import Which
 
 
 @click.group()

@@ -14,7 +14,7 @@ from asyncsend.times import spoken
 
 if TYPE_CHECKING:
     from asyncsend.job import Job
-    from asyncsend.store import Attempt, Which
+    from asyncsend.store.rows import Attempt, Which
 
 STATES = click.Choice([state.value for state in State])
 

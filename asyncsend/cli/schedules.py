@@ -18,7 +18,7 @@ from asyncsend.times import stamp, zone
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from asyncsend.store import Schedule
+    from asyncsend.store.rows import Schedule
 
 SHOWN = 3  # next times
 

@@ -12,7 +12,7 @@ import click
 from asyncsend import config, schema, times
 from asyncsend.errors import Conflict, InvalidJob, NotFound
 from asyncsend.job import LAST_INSTANT, printable
-from asyncsend.store import Which, open_store
+from asyncsend.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -149,6 +149,8 @@ def which_option(command: Callable[..., Any]) -> Callable[..., Any]:
     def with_which(session: Session, *args: Any, queue: str | None, task: str | None, reason: str | None, since: str | None, before: str | None, **options: Any) -> Any:
         if reason is not None and not reason.isascii():
             raise InvalidJob(f"--reason {printable(reason, 80)!r} can be no job's: reasons are ASCII, `asyncsend dead list` shows them")
+        from asyncsend.store.rows import Which
+
         which = Which(None, queue, task, reason, session.past("--since", since), session.past("--before", before))
         return command(session, *args, which=which, **options)
 

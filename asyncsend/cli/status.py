@@ -14,7 +14,8 @@ from asyncsend.times import spoken
 
 if TYPE_CHECKING:
     from asyncsend.metrics import Figures
-    from asyncsend.store import Counted, Depth, RunRow, Standing
+    from asyncsend.store import Standing
+    from asyncsend.store.rows import Counted, Depth, RunRow
 
 RUNS, TASKS = 5, 15  # lines of each that are shown
 

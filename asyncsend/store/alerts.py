@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asyncsend.store import AlertRow, Silence
 from asyncsend.store.connection import WHILE_OURS, SqlConnection, as_text, as_time, resolved, storable
 from asyncsend.store.runs import as_ticks
 
@@ -13,6 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from asyncsend.job import NewJob
+    from asyncsend.store.rows import AlertRow, Silence
 
 _FORGET = 7 * 86400  # seconds after which a cause that is over is forgotten
 
@@ -22,6 +22,8 @@ class AlertStatements(SqlConnection):
 
     @resolved
     def alerts(self) -> list[AlertRow]:
+        from asyncsend.store.rows import AlertRow
+
         sql = "SELECT cause, since, sent_at, over_at, times, said FROM asyncsend_alerts ORDER BY cause"
         rows = self._rows(sql)
         if not any(as_text(row[0]) == "looked" for row in rows):  # somebody emptied the table
@@ -55,6 +57,8 @@ class AlertStatements(SqlConnection):
 
     @resolved
     def silence(self, scope: str) -> Silence:
+        from asyncsend.store.rows import Silence
+
         row = self._rows(
             "SELECT UNIX_TIMESTAMP(NOW(6)) - UNIX_TIMESTAMP(COALESCE(started_at, (SELECT MIN(applied_at) FROM asyncsend_schema))),"
             " started_at, CASE WHEN owner IS NOT NULL AND lease_until > NOW(6) THEN 1 ELSE 0 END, ticks FROM asyncsend_status WHERE scope = :scope",

@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asyncsend.job import printable
-from asyncsend.store import Attempt
 from asyncsend.store.connection import SqlConnection, as_text, as_time, resolved, storable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asyncsend.job import Outcome, Settlement
+    from asyncsend.store.rows import Attempt
 
 KEPT = 20  # rows of a job: its primary key has no room for more, however often it is snoozed
 LONGEST_ERROR = 500  # characters; the whole of the last one is in the job
@@ -64,6 +64,8 @@ class AttemptStatements(SqlConnection):
 
     @resolved
     def attempts(self, ids: Sequence[int]) -> dict[int, list[Attempt]]:
+        from asyncsend.store.rows import Attempt
+
         found: dict[int, list[Attempt]] = {job_id: [] for job_id in ids}
         if ids:
             for row in self._rows(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asyncsend.job import State
-from asyncsend.store import BatchRow, OpenBatch
 from asyncsend.store.connection import WHILE_OURS, Duplicate, SqlConnection, as_text, as_time, resolved
 
 if TYPE_CHECKING:
@@ -13,6 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from asyncsend.job import NewBatch, NewJob
+    from asyncsend.store.rows import BatchRow, OpenBatch
 
 _COLUMNS = (
     "uid, name, allow_failures, created_at, sealed_at, started_at, caught_at, cancelled_at, finished_at, progress, pruned_done, pruned_dead, pruned_cancelled,"
@@ -54,6 +54,8 @@ class BatchStatements(SqlConnection):
         return (as_time(rows[0][0]), as_time(rows[0][1])) if rows else None
 
     def _batch(self, row: tuple[Any, ...]) -> BatchRow:
+        from asyncsend.store.rows import BatchRow
+
         counted = self._rows("SELECT state, COUNT(*) FROM asyncsend_jobs WHERE batch_id = :uid GROUP BY state", uid=row[0])
         counts = dict.fromkeys((state.value for state in State), 0) | {str(state): int(jobs) for state, jobs in counted}
         for name, pruned in (("done", row[10]), ("dead", row[11]), ("cancelled", row[12])):
@@ -64,6 +66,8 @@ class BatchStatements(SqlConnection):
 
     @resolved
     def open_batches(self, after: str, limit: int) -> list[OpenBatch]:
+        from asyncsend.store.rows import OpenBatch
+
         # Only sealed ones: until then the producer's transaction may hold the row, and a run must not wait for it. No lock is
         # taken here: the UPDATE that follows goes by key, so that no producer's INSERT ever meets it.
         rows = self._rows(

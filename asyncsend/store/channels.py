@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asyncsend.channels import Channel, after
 from asyncsend.job import printable
-from asyncsend.store import StoppedChannel
 from asyncsend.store.connection import WHILE_OURS, SqlConnection, as_text, as_time, resolved, storable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from asyncsend.channels import Channel
     from asyncsend.job import Outcome
+    from asyncsend.store.rows import StoppedChannel
 
 _COLUMNS = "name, failures, stops, UNIX_TIMESTAMP(stopped_until) - UNIX_TIMESTAMP(NOW(6)), reason"
 _KEPT = 30 * 86400  # seconds for which failures of a channel that nobody takes any more are remembered
@@ -27,6 +27,8 @@ class ChannelStatements(SqlConnection):
 
     @resolved
     def stopped_channels(self) -> list[StoppedChannel]:
+        from asyncsend.store.rows import StoppedChannel
+
         rows = self._rows("SELECT name, stopped_until, reason FROM asyncsend_channels WHERE stopped_until > NOW(6) ORDER BY name")
         return [StoppedChannel(str(as_text(row[0])), as_time(row[1]), as_text(row[2]) or "") for row in rows]
 
@@ -47,11 +49,15 @@ class ChannelStatements(SqlConnection):
         return self._write("UPDATE asyncsend_jobs /*by key*/ SET run_at = NOW(6) WHERE id IN :ids AND state = 'ready' AND reason = :reason", ids=ids, reason=reason)
 
     def _channels(self, where: str, **params: str) -> list[Channel]:
+        from asyncsend.channels import Channel
+
         rows = self._rows(f"SELECT {_COLUMNS} FROM asyncsend_channels WHERE {where}", **params)
         return [Channel(str(as_text(row[0])), row[1], row[2], None if row[3] is None else float(row[3]), as_text(row[4])) for row in rows]
 
     def _hear(self, outcomes: Sequence[Outcome], owner: str | None) -> tuple[Channel, ...]:
         """Write what these outcomes, in their order, say of channels and subscriptions; the channels that were stopped or opened by it. Inside a transaction."""
+        from asyncsend.channels import Channel, after
+
         for outcome in outcomes:
             if outcome.gone is not None:
                 self._write(

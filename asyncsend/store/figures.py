@@ -11,13 +11,14 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
 from asyncsend.job import WORDS, State, printable
-from asyncsend.store import BOUNDS, OUTCOMES, Counted, Depth, Utilisation
+from asyncsend.store import BOUNDS, OUTCOMES
 from asyncsend.store.connection import SqlConnection, as_text, as_time, resolved, storable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from asyncsend.job import Job, Settlement
+    from asyncsend.store.rows import Counted, Depth, Utilisation
 
 MOST = 10_000  # rows of one queue and state that are counted; more is "10,000+"
 PRIORITIES = 50  # of one queue that are looked at one by one
@@ -93,6 +94,8 @@ class FigureStatements(SqlConnection):
     # reading
     @resolved
     def counters(self, span: str, back: float = 0.0) -> list[Counted]:
+        from asyncsend.store.rows import Counted
+
         sums = ", ".join(f"SUM({name})" for name in _COUNTERS)
         unit = 86400 if span == "day" else 3600
         since = "" if span == "ever" else f" AND began >= FROM_UNIXTIME(FLOOR((UNIX_TIMESTAMP(NOW(6)) - :back) / {unit}) * {unit})"
@@ -105,6 +108,8 @@ class FigureStatements(SqlConnection):
 
     @resolved
     def utilisation(self, back: float) -> Utilisation:
+        from asyncsend.store.rows import Utilisation
+
         row = self._rows(
             "SELECT COUNT(*), SUM(UNIX_TIMESTAMP(COALESCE(finished_at, NOW(6))) - UNIX_TIMESTAMP(started_at)),"
             " SUM((UNIX_TIMESTAMP(COALESCE(finished_at, NOW(6))) - UNIX_TIMESTAMP(started_at)) * workers), SUM(worked)"
@@ -115,6 +120,8 @@ class FigureStatements(SqlConnection):
 
     @resolved
     def depth(self) -> list[Depth]:
+        from asyncsend.store.rows import Depth
+
         # By the name without blanks at its end: MySQL takes names that differ only there for one, and may show either.
         found: dict[tuple[str, str], Depth] = {}
         for state in (State.READY, State.RUNNING, State.DEAD, State.HELD):
@@ -160,6 +167,8 @@ class FigureStatements(SqlConnection):
 
     def _ready(self, queue: str) -> Depth:
         """Its due and its later jobs: one range each per priority, for future jobs lie between the due ones."""
+        from asyncsend.store.rows import Depth
+
         due = later = 0
         since = []
         priorities = self._top_priorities(queue)

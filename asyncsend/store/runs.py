@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from asyncsend.store import COUNTED, RunRow, Standing
+from asyncsend.store import COUNTED, Standing
 from asyncsend.store.connection import Duplicate, SqlConnection, as_text, as_time, resolved, storable
+
+if TYPE_CHECKING:
+    from asyncsend.store.rows import RunRow
 
 TICKS = 11  # starts of runs that are remembered
 LOOK_EVERY = 290  # seconds between looks for causes of alerts: at each fifth tick, though cron is never on the dot
@@ -132,6 +135,8 @@ class RunStatements(SqlConnection):
 
     @resolved
     def runs(self, limit: int) -> list[RunRow]:
+        from asyncsend.store.rows import RunRow
+
         rows = self._rows(
             "SELECT id, generation, host, pid, started_at, finished_at, stopped, claimed, done, retried, snoozed, dead, held, cancelled,"
             " released, rescued, replayed, late, workers, worked FROM asyncsend_runs ORDER BY id DESC LIMIT :limit",

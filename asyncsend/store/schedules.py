@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from asyncsend.errors import Conflict
 from asyncsend.job import printable
-from asyncsend.store import Schedule
 from asyncsend.store.connection import WHILE_OURS, Duplicate, SqlConnection, as_text, as_time, resolved
 
 if TYPE_CHECKING:
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from asyncsend.job import NewJob
+    from asyncsend.store.rows import Schedule
 
 _COLUMNS = "name, cron, tz, task, payload, queue, priority, catch_up, paused, next_at, last_at, created_at, reason"
 _REASON = 255  # characters
@@ -106,6 +106,8 @@ def _seconds(moment: datetime | None) -> float | None:
 
 
 def _schedule(row: tuple[Any, ...]) -> Schedule:
+    from asyncsend.store.rows import Schedule
+
     return Schedule(
         name=str(as_text(row[0])), cron=str(as_text(row[1])), tz=str(as_text(row[2])), task=row[3], payload=as_text(row[4]) or "", queue=row[5], priority=row[6],
         catch_up=row[7], paused=bool(row[8]), next_at=as_time(row[9]), last_at=as_time(row[10]), created_at=as_time(row[11]), reason=as_text(row[12]),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncsend.errors import ConfigurationError, Conflict
 from asyncsend.job import CLAIMED_PAYLOAD, FINISHED, Job, Outcome, Settlement, State, hold
-from asyncsend.store import Settled, Which
+from asyncsend.store import Settled
 from asyncsend.store.alerts import AlertStatements
 from asyncsend.store.attempts import is_told
 from asyncsend.store.channels import ChannelStatements
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from asyncsend.config import Limits
     from asyncsend.job import NewJob
     from asyncsend.store.lines import Lines
+    from asyncsend.store.rows import Which
 
 # What a reader of a job gets; the claim asks for less.
 _JOB_COLUMNS = (
@@ -437,11 +438,15 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
 
     @resolved
     def jobs(self, *, limit: int, before: int | None = None, **which: Any) -> list[Job]:
+        from asyncsend.store.rows import Which
+
         sql = f"SELECT {_JOB_COLUMNS} FROM asyncsend_jobs WHERE {_WHICH} AND (:before IS NULL OR id < :before) ORDER BY id DESC LIMIT :limit"
         return [_job(row) for row in self._rows(sql, **Which(**which)._asdict(), before=before, limit=limit)]
 
     @resolved
     def count(self, **which: Any) -> int:
+        from asyncsend.store.rows import Which
+
         return int(self._rows(f"SELECT COUNT(*) FROM asyncsend_jobs WHERE {_WHICH}", **Which(**which)._asdict())[0][0])
 
     @resolved

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from asyncsend.errors import Conflict
 from asyncsend.job import printable
-from asyncsend.store import Consumer, Subscription
 from asyncsend.store.connection import WHILE_OURS, Duplicate, SqlConnection, as_text, as_time, resolved
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from asyncsend.store.insert import Rows
+    from asyncsend.store.rows import Consumer, Subscription
 
 _COLUMNS = "name, topic, task, queue, payload, url, secrets, disabled_at, reason, created_at"
 MOST_SECRETS = 5  # of one subscription
@@ -20,6 +20,8 @@ MOST_SECRETS = 5  # of one subscription
 
 def consumers_of(rows: Rows, topic: str) -> tuple[list[Consumer], float]:
     """Those that may want this topic, for the caller to look closer, and the database's seconds since 1970. Reads no secret and no address: a page may have no right to them."""
+    from asyncsend.store.rows import Consumer
+
     found = rows(
         "SELECT name, topic, task, queue, payload, UNIX_TIMESTAMP(NOW(6)) FROM asyncsend_subscriptions"
         " WHERE disabled_at IS NULL AND (topic = :topic OR topic LIKE :star OR topic LIKE :hash) ORDER BY name",
@@ -37,6 +39,8 @@ class TopicStatements(SqlConnection):
 
     @resolved
     def subscriptions(self) -> list[Subscription]:
+        from asyncsend.store.rows import Subscription
+
         rows = self._rows(f"SELECT {_COLUMNS} FROM asyncsend_subscriptions ORDER BY topic, name")
         return [
             Subscription(
