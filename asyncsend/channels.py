@@ -23,6 +23,7 @@ FAILURES = 5  # in a row
 FIRST_STOP, LONGEST_STOP = 60.0, 3600.0  # seconds
 LONGEST_WISH = 86400.0  # of a receiver that asks to be left alone
 TRIAL = 60.0  # seconds that the others wait while one job tries; only where several workers are at work
+BREAKER = "breaker-open"  # the reason of a job that was not sent because its channel was stopped
 DELIVERY = "webhook."  # a task of this name is sent to the address of the subscription whose name follows
 _NAME = re.compile(r"host:[a-z0-9._:\[\]-]{1,180}")
 
@@ -119,7 +120,7 @@ class Channels:
         if channel.left <= 0 and self._trying.setdefault(name, job.id) == job.id:
             return None
         words = f"{name} is {'stopped' if channel.left > 0 else 'being tried by another job'} ({channel.reason}); `asyncsend resume {name}` opens it"
-        return outcomes.snooze(channel.left if channel.left > 0 else TRIAL, "breaker-open", words)
+        return outcomes.snooze(channel.left if channel.left > 0 else TRIAL, BREAKER, words)
 
     def heard(self, job: Job, outcome: Outcome) -> None:
         """Learn from what became of a job."""

@@ -297,7 +297,7 @@ class _Minute:
             return []
         jobs = self.store.claim(
             first, limit, os.urandom(16).hex(), self.holding.generation, self.holding.owner,
-            reserve=self.reserve.wanted(names, limit), limit_of=partial(limit_of, self.settings.concurrency), enough=self._enough,
+            reserve=self.reserve.wanted(first, limit), limit_of=partial(limit_of, self.settings.concurrency), enough=self._enough,
         ) if names and limit else []  # fmt: skip
         if jobs:
             self._open_row()

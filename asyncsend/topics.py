@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 from asyncsend import config, producer
 from asyncsend.bulk import BadLine, Template
 from asyncsend.channels import DELIVERY
+from asyncsend.deadletters import slices
 from asyncsend.errors import InvalidJob
 from asyncsend.job import MAX_PAYLOAD_BYTES, NewJob, members_of, printable
+from asyncsend.store import Which
 
 if TYPE_CHECKING:
     from asyncsend.job import Job
@@ -33,7 +35,6 @@ Event = dict[str, Any]  # as CloudEvents 1.0 has it
 
 MAX_TOPIC = 128
 MAX_DATA_BYTES = MAX_PAYLOAD_BYTES - 4096  # what is around it in a webhook must fit, too
-SLICE = 500  # jobs cancelled at once
 TEXT_ONLY = ("email", "sms")  # tasks whose members are all text
 _TOPIC = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _PATTERN = re.compile(r"([A-Za-z0-9_-]+|[*#])(\.([A-Za-z0-9_-]+|[*#]))*")
@@ -190,9 +191,10 @@ def cancel_waiting(store: Store, name: str, reason: str, why: str, owner: str | 
     A run that is killed here leaves some behind: they are cancelled when they are due, for then the subscription is looked up.
     """
     cancelled = 0
-    while some := store.cancel_some_of_task(DELIVERY + name, reason, why, SLICE, owner):
-        cancelled += some
-        beat()
+    for state in ("ready", "held"):
+        for ids in slices(store, Which(state=state, task=DELIVERY + name)):  # no index has the task: one walk, not one for each slice
+            cancelled += store.cancel_all(ids, reason, why, owner)
+            beat()
     return cancelled
 
 

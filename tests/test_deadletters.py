@@ -11,8 +11,9 @@ from parts import eventually
 
 from asyncsend import deadletters, producer
 from asyncsend import job as outcomes
+from asyncsend.channels import Channel, Channels
 from asyncsend.cli import cli
-from asyncsend.job import Settlement, State
+from asyncsend.job import Job, Settlement, State
 from asyncsend.store.attempts import KEPT
 from asyncsend.store.connection import ConnectionLost
 from asyncsend.store.rows import Which
@@ -118,6 +119,19 @@ def test_a_job_that_is_snoozed_for_ever_has_twenty_rows_the_newest(store, clock)
         settle(store, outcomes.snooze(0, "later"))
         clock.forward(1)
     assert [number for number, _, _ in told(store)] == list(range(8, KEPT + 8))
+
+
+def test_what_waits_for_a_stopped_channel_is_no_attempt_and_pushes_none_out(store, clock):
+    clock.set(1_800_000_000)
+    store.insert([producer.new_job("webhook", {"url": "https://example.com"})])
+    settle(store, outcomes.retry(0, "http-503", "away"))
+    stopped = Channels(lambda: [Channel("host:example.com", 5, 1, 0.0, "away")], clock)
+    first, second = Job(id=9, task="webhook", payload='{"url":"https://example.com"}'), Job(id=1, task="webhook", payload='{"url":"https://example.com"}')
+    assert stopped.instead(first) is None, "one tries"
+    for _ in range(KEPT):
+        assert settle(store, stopped.instead(second)).accepted == 1
+        clock.forward(60)
+    assert told(store) == [(1, "retried", "http-503")]
 
 
 def test_an_error_is_cut_and_made_harmless(store):

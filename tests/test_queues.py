@@ -17,7 +17,7 @@ from asyncsend import QueueFull, config, enqueue, producer, queues
 from asyncsend import job as outcomes
 from asyncsend.job import Job, NewJob, Settlement, State
 from asyncsend.queues import Reserve
-from asyncsend.run import LARGEST_BATCH
+from asyncsend.run import FIRST_BATCH, LARGEST_BATCH
 from asyncsend.store import lines
 from asyncsend.workers import WINDOW
 
@@ -47,6 +47,14 @@ def wait_for_help(name):
     note(name)
     while not own_store().jobs(state="running", queue="critical", task=None, limit=1):
         time.sleep(0.02)
+
+@task
+def count_low(name):
+    from asyncsend.producer import own_store
+    for _ in range(40):
+        enqueue("mark", {"name": "low"}, queue="low")
+    time.sleep(3)  # the run claims some of these, and looks for urgent jobs several times
+    note(str(own_store().count(state="running", queue="low")))
 
 @task(concurrency_key="oven")
 def bake(name, seconds=0):
@@ -407,6 +415,15 @@ def test_an_urgent_job_goes_before_those_that_a_worker_holds_and_has_not_begun(s
     shop.quiet("run")
     assert effects(shop).index("urgent") < effects(shop).index("wait_for_help") + 20
     assert sorted(effects(shop)) == sorted([*names, "urgent"])
+
+
+def test_a_look_for_urgent_jobs_claims_nothing_of_the_last_queue_for_its_share(shop):
+    """A future job in `critical` is enough for such looks; at each of them more of `low` came into hand, and was begun by nobody."""
+    shop.environment["ASYNCSEND_QUEUES"] = "critical,default,low:90%"
+    shop.sql("INSERT INTO asyncsend_jobs (task, payload, queue, run_at) VALUES ('mark', '{}', 'critical', FROM_UNIXTIME(2000000000))")
+    shop.insert("count_low", '{"name": ""}')
+    shop.quiet("run")
+    assert int(effects(shop)[0]) <= FIRST_BATCH
 
 
 def test_the_last_queue_gets_its_share_while_the_first_is_full(shop):

@@ -557,6 +557,26 @@ def test_depth_tells_due_from_later(store, clock):
     assert depths["b", "ready"] == (1, 0, None)
 
 
+def test_a_job_behind_another_of_its_order_key_is_no_lag_and_one_that_waits_for_a_run_is(store, clock):
+    clock.set(1_800_000_000)
+
+    def oldest():
+        return {depth.queue: depth.oldest_due for depth in store.depth() if depth.state is State.READY}["default"]
+
+    store.insert([new(order_key="k"), new(order_key="k"), new(order_key="k")])
+    store._write("UPDATE asyncsend_jobs SET run_at = NULL WHERE id = 3")
+    job = claim(store, 1)[0]
+    assert oldest() is None, "the others wait for the one that runs"
+    settle(store, job, outcomes.hold("some-reason", "words"))
+    clock.forward(3600)
+    assert oldest() is None, "no run helps until somebody decides about the held one"
+    store.insert([new(), new(order_key="other")])
+    assert oldest() == datetime.fromtimestamp(clock(), UTC)
+    assert store.make_ready(job.id, [State.HELD])
+    store._write("UPDATE asyncsend_jobs SET run_at = FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - 60) WHERE id = :id", id=job.id)
+    assert oldest() == datetime.fromtimestamp(clock() - 60, UTC)
+
+
 def test_sql_in_every_text_changes_nothing(store):
     for nasty in ("x' OR 1=1 -- ", 'y"; DROP TABLE asyncsend_jobs; --', "%s %(id)s :id \\", "\\'"):
         store.insert([new(payload='{"a":"' + nasty.replace("\\", "\\\\").replace('"', '\\"') + '"}', unique_key=nasty)])

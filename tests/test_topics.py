@@ -22,7 +22,7 @@ from asyncsend.errors import InvalidJob
 from asyncsend.job import Job, Outcome, Settlement, State
 from asyncsend.producer import new_job
 from asyncsend.store.mysql import connect_options
-from asyncsend.store.rows import Consumer, Subscription
+from asyncsend.store.rows import Consumer, Subscription, Which
 
 SECRET = "whsec_" + base64.b64encode(b"c4n4ry" * 5).decode()
 NEXT = "whsec_" + base64.b64encode(b"n3xt-0" * 5).decode()
@@ -623,3 +623,22 @@ def test_two_thousand_subscribers_of_one_event_each_get_their_job(store):
     assert len(set(store.insert(jobs))) == 2000
     assert now > 1_600_000_000
     assert store.consumers("b") == ([Consumer(f"s{number}", "a.*", "email", "default", None) for number in sorted(range(0, 2000, 2), key=lambda one: f"s{one}")], pytest.approx(now, abs=100))
+
+
+def test_cancelling_and_waking_many_walks_the_table_once_and_not_once_for_each_slice(store, monkeypatch):
+    from asyncsend import deadletters
+
+    monkeypatch.setattr(deadletters, "SLICE", 2)
+    for task, state in [("webhook.crm", "ready")] * 5 + [("email", "ready"), ("webhook.crm", "held"), ("webhook.crm", "done")]:
+        store._write(
+            "INSERT INTO asyncsend_jobs (task, payload, state, reason, lane, run_at) VALUES (:task, '{}', :state, 'breaker-open', 'ok', FROM_UNIXTIME(2000000000))", task=task, state=state
+        )
+    looks: list[tuple] = []
+    ask = store.ids
+    monkeypatch.setattr(store, "ids", lambda which, limit, before=None: (looks.append((which.state, which.task, before)), ask(which, limit, before))[1])
+    woken = [store.wake(ids, "breaker-open") for ids in deadletters.slices(store, Which(state="ready", reason="breaker-open"))]
+    assert (sum(woken), len(woken)) == (6, 3)
+    assert topics.cancel_waiting(store, "crm", "unsubscribed", "words") == 6
+    assert len(looks) == len(set(looks)) == 10, "each look begins where the one before it ended"
+    assert sorted(job.state.value for job in store.jobs(limit=9)) == ["cancelled"] * 6 + ["done", "ready"]
+    assert store._rows("SELECT COUNT(*) FROM asyncsend_jobs WHERE state = 'cancelled' AND lane > ''") == [(0,)]

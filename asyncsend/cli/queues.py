@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 
 from asyncsend import times
+from asyncsend.channels import BREAKER
 from asyncsend.cli.session import DURATION, Session, pass_session
+from asyncsend.deadletters import slices
 from asyncsend.errors import NotFound
 from asyncsend.job import checked_queue
-
-SLICE = 500  # jobs woken at once
+from asyncsend.store import Which
 
 
 @click.command()
@@ -30,8 +31,8 @@ def resume(session: Session, queue: str) -> None:
     """Claim from QUEUE again, or send through a stopped channel again, such as host:api.example.com."""
     if session.store.resume_channel(queue):
         woken = 0
-        while some := session.store.wake("breaker-open", SLICE):  # those of other channels just go on waiting
-            woken += some
+        for ids in slices(session.store, Which(state="ready", reason=BREAKER)):  # those of other channels just go on waiting
+            woken += session.store.wake(ids, BREAKER)
         session.note("resume", [], channel=queue)
         click.echo(f"{queue} is open again, from the next run on; {woken} waiting jobs are due now.", err=True)
         return

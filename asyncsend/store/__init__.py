@@ -263,8 +263,8 @@ class Store(Protocol):
     def endpoints(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
         """Name → url, secrets, and `disabled`, which says why it is or is None; of those that have an address."""
 
-    def cancel_some_of_task(self, task: str, reason: str, error: str, limit: int, owner: str | None = None) -> int:
-        """Cancel so many ready or held jobs of a task; how many there were."""
+    def cancel_all(self, ids: Sequence[int], reason: str, error: str, owner: str | None = None) -> int:
+        """Cancel those of these jobs that are ready or held; how many there were."""
 
     def channels(self) -> list[Channel]:
         """Those that have trouble."""
@@ -285,8 +285,8 @@ class Store(Protocol):
     def resume_channel(self, name: str) -> bool:
         """Forget what is known of it; False if that was nothing."""
 
-    def wake(self, reason: str, limit: int) -> int:
-        """Make so many ready jobs that wait for this reason due now; how many there were."""
+    def wake(self, ids: Sequence[int], reason: str) -> int:
+        """Make those of these jobs due now that wait for this reason; how many there were."""
 
     def find(self, ref: str) -> Job | None:
         """The job with this uid, else with this id."""

@@ -37,16 +37,10 @@ class ChannelStatements(SqlConnection):
         return name.isascii() and (self._write("DELETE FROM asyncsend_channels WHERE name = :name", name=name) > 0 or self.repeating)
 
     @resolved
-    def wake(self, reason: str, limit: int) -> int:
-        ids = [
-            row[0]
-            for row in self._rows(
-                "SELECT id FROM asyncsend_jobs WHERE state = 'ready' AND reason = :reason AND run_at > NOW(6) ORDER BY id LIMIT :limit", reason=reason, limit=limit
-            )
-        ]
-        if not ids:
-            return 0
-        return self._write("UPDATE asyncsend_jobs /*by key*/ SET run_at = NOW(6) WHERE id IN :ids AND state = 'ready' AND reason = :reason", ids=ids, reason=reason)
+    def wake(self, ids: Sequence[int], reason: str) -> int:
+        return self._write(
+            "UPDATE asyncsend_jobs /*by key*/ SET run_at = NOW(6) WHERE id IN :ids AND state = 'ready' AND reason = :reason AND run_at > NOW(6)", ids=sorted(ids), reason=reason
+        )
 
     def _channels(self, where: str, **params: str) -> list[Channel]:
         from asyncsend.channels import Channel

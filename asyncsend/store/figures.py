@@ -16,6 +16,7 @@ from asyncsend.store.connection import SqlConnection, as_text, as_time, resolved
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import datetime
 
     from asyncsend.job import Job, Settlement
     from asyncsend.store.rows import Counted, Depth, Utilisation
@@ -175,17 +176,27 @@ class FigureStatements(SqlConnection):
         for priority in priorities:
             due += self._counted(f"{_READY} AND {_DUE}", queue=queue, priority=priority) if due <= MOST else 0
             later += self._counted(f"{_READY} AND run_at > NOW(6)", queue=queue, priority=priority) if later <= MOST else 0
-            oldest = self._rows(
-                f"SELECT (SELECT created_at FROM asyncsend_jobs WHERE {_READY} AND run_at IS NULL ORDER BY run_at, id LIMIT 1),"
-                f" (SELECT run_at FROM asyncsend_jobs WHERE {_READY} AND run_at <= NOW(6) ORDER BY run_at, id LIMIT 1)",
-                queue=queue, priority=priority,
-            )[0]  # fmt: skip
-            since += [moment for moment in map(as_time, oldest) if moment]
+            since += self._oldest(queue, priority)
         if len(priorities) == PRIORITIES:  # those below them are there, and nobody asked whether they are due
             later = max(later, self._counted("state = 'ready' AND queue = :queue AND lane = ''", queue=queue) - due)
-        # What stands aside for the sake of its keys was due when it did; for how long is no lag, for it waits for other jobs, not for a run.
+        # What stands aside for the sake of its keys was due when it did; for how long is no lag (see _oldest).
         due += self._counted("state = 'ready' AND queue = :queue AND lane > ''", queue=queue)
         return Depth(queue.rstrip(" "), State.READY, min(due + later, MOST + 1), min(due, MOST + 1), min(later, MOST + 1), min(since, default=None))
+
+    def _oldest(self, queue: str, priority: int) -> list[datetime]:
+        """Since when its oldest jobs are due. Not those behind an unfinished job of their order key: they wait for that one, not for a run."""
+        found = []
+        for moment, since in (("created_at", "run_at IS NULL"), ("run_at", "run_at <= NOW(6)")):
+            due = f"FROM asyncsend_jobs WHERE {_READY} AND {since} ORDER BY run_at, id LIMIT"
+            first = self._rows(f"SELECT {moment}, order_key {due} 1", queue=queue, priority=priority)
+            if first and first[0][1]:
+                first = self._rows(
+                    f"SELECT MIN(one.{moment}) FROM (SELECT id, {moment}, order_key {due} {NEAR}) one WHERE COALESCE((SELECT earlier.id FROM asyncsend_jobs earlier /*in order*/"
+                    " WHERE earlier.unique_slot = 0 AND earlier.order_key = one.order_key AND earlier.id < one.id AND earlier.state IN ('ready', 'running', 'held') LIMIT 1), 0) = 0",
+                    queue=queue, priority=priority,
+                )  # fmt: skip
+            found += [when for row in first if (when := as_time(row[0]))]
+        return found
 
     @resolved
     def waiting(self) -> dict[str, int]:

@@ -9,7 +9,7 @@ from asyncsend.job import printable
 from asyncsend.store.connection import WHILE_OURS, Duplicate, SqlConnection, as_text, as_time, resolved
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from asyncsend.store.insert import Rows
     from asyncsend.store.rows import Consumer, Subscription
@@ -93,15 +93,12 @@ class TopicStatements(SqlConnection):
         }  # fmt: skip
 
     @resolved
-    def cancel_some_of_task(self, task: str, reason: str, error: str, limit: int, owner: str | None = None) -> int:
-        ids = [row[0] for row in self._rows("SELECT id FROM asyncsend_jobs WHERE state IN ('ready', 'held') AND task = :task ORDER BY id LIMIT :limit", task=task, limit=limit)]
-        if not ids:
-            return 0
+    def cancel_all(self, ids: Sequence[int], reason: str, error: str, owner: str | None = None) -> int:
         with self._transaction():
             cancelled = self._write(
-                "UPDATE asyncsend_jobs /*by key*/ SET state = 'cancelled', finished_at = NOW(6), unique_slot = NULL, reason = :reason, error = :error"
+                "UPDATE asyncsend_jobs /*by key*/ SET state = 'cancelled', finished_at = NOW(6), unique_slot = NULL, lane = '', reason = :reason, error = :error"
                 f" WHERE id IN :ids AND state IN ('ready', 'held'){WHILE_OURS}",
-                ids=ids, reason=reason, error=error, owner=owner,
+                ids=sorted(ids), reason=reason, error=error, owner=owner,
             )  # fmt: skip
             self._let_next(ids, owner)
         return cancelled
