@@ -23,7 +23,7 @@ from asyncsend.channels import DELIVERY
 from asyncsend.deadletters import slices
 from asyncsend.errors import InvalidJob
 from asyncsend.job import MAX_PAYLOAD_BYTES, NewJob, members_of, printable
-from asyncsend.store import Which
+from asyncsend.store.rows import Which
 
 if TYPE_CHECKING:
     from asyncsend.job import Job

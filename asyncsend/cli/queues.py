@@ -10,7 +10,7 @@ from asyncsend.cli.session import DURATION, Session, pass_session
 from asyncsend.deadletters import slices
 from asyncsend.errors import NotFound
 from asyncsend.job import checked_queue
-from asyncsend.store import Which
+from asyncsend.store.rows import Which
 
 
 @click.command()
