@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from asyncsend.channels import BREAKER
 from asyncsend.job import printable
 from asyncsend.store.connection import SqlConnection, as_text, as_time, resolved, storable
 
@@ -26,6 +25,8 @@ _BECAME = {"retry": "retried", "snooze": "snoozed", "bury": "dead", "hold": "hel
 
 def is_told(outcome: Outcome) -> bool:
     """Whether it gets a row: not what finished, which the job itself says, and not what was given back untouched or never sent, for its channel was stopped."""
+    from asyncsend.channels import BREAKER
+
     return outcome.crashed or (outcome.verb not in ("finish", "release") and outcome.reason != BREAKER)
 
 
