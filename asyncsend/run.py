@@ -108,7 +108,7 @@ def run(
         raise
 
 
-@dataclass
+@dataclass(eq=False, repr=False, match_args=False)  # nobody compares or prints it, and an empty minute would pay for the methods
 class _Minute:
     """The run while it holds lock and status row: the steps, in the order in which they are called."""
 
