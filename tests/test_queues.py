@@ -423,7 +423,7 @@ def test_a_look_for_urgent_jobs_claims_nothing_of_the_last_queue_for_its_share(s
     shop.sql("INSERT INTO asyncsend_jobs (task, payload, queue, run_at) VALUES ('mark', '{}', 'critical', FROM_UNIXTIME(2000000000))")
     shop.insert("count_low", '{"name": ""}')
     shop.quiet("run")
-    assert int(effects(shop)[0]) <= FIRST_BATCH
+    assert int(effects(shop)[0]) <= 3 * FIRST_BATCH, "a batch, and the next, of twice its size at most, which is claimed when half of the first is begun"
 
 
 def test_the_last_queue_gets_its_share_while_the_first_is_full(shop):
