@@ -272,14 +272,15 @@ class _Minute:
             return True
         if self.workers and self.workers.waiting > size // 2:
             return False
-        if self.journal and self.journal.size() > FULL:
-            return False  # come to rest first, so that it can be cleared
-        return self.budget.clock() >= self.dry_until
+        return self.budget.clock() >= self.dry_until and not self._journal_full()
 
     def _overtaken(self) -> bool:
         """Whether to look now for jobs of earlier queues than that of the next one in hand."""
-        full = self.journal is not None and self.journal.size() > FULL
-        return self._first_in_hand() > 0 and self.budget.clock() >= self.urgent_at and self.budget.room(1) > 0 and not full
+        return self._first_in_hand() > 0 and self.budget.clock() >= self.urgent_at and self.budget.room(1) > 0 and not self._journal_full()
+
+    def _journal_full(self) -> bool:
+        """Whether to come to rest before the next claim, so that it can be cleared."""
+        return self.journal is not None and self.journal.size() > FULL
 
     def _first_in_hand(self) -> int:
         """The rank of the job that is begun next."""

@@ -101,6 +101,7 @@ def test_a_held_job_that_nobody_decides_about_becomes_a_dead_letter_that_says_so
     job = store.find(f"id={old}")
     assert (job.state, job.reason) == ("dead", "held-too-long")
     assert "was it sent?" in job.error
+    assert sum(row.counts["dead"] for row in store.counters("ever")) == 1
     assert [(one.number, one.became, one.reason) for one in store.attempts([old])[old]] == [(1, "held", "unknown"), (2, "dead", "held-too-long")]
     assert store.find(f"id={young}").state == "held"
     settled(store, outcomes.finish(), unique="k")  # its key is free

@@ -386,6 +386,17 @@ def test_an_outcome_that_was_set_aside_is_known_again(store):
     assert (state(store, "a"), store.find("a").reason) == (State.HELD, "bad-row")
 
 
+def test_what_a_set_aside_outcome_says_of_its_channel_is_heard_once(store):
+    store.insert([new(uid="a", unique_key="k")])
+    [job] = claim(store)
+    store._write("UPDATE asyncsend_jobs SET unique_slot = NULL")
+    store.insert([new(uid="b", unique_key="k")])
+    failed = outcomes.retry(60, "why", "words")._replace(channel="host:a.example", troubled=True)
+    for _ in range(2):
+        store.settle([Settlement(job.id, job.token, failed)])
+    assert [(one.name, one.failures) for one in store.channels()] == [("host:a.example", 1)]
+
+
 def test_ending_twice_is_no_loss_of_the_lease_and_counts_nothing_twice(store):
     seen = store.standing("default")
     assert store.take("default", seen, "a" * 32, "lock", "host", 1, 120)

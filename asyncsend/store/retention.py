@@ -83,7 +83,7 @@ class RetentionStatements(AttemptStatements, BatchStatements, FigureStatements):
     def bury_held(self, keep: float, limit: int, owner: str | None = None) -> int:
         # Held before then, by its history; a job that was held before there was a history counts from the day there is one.
         rows = self._rows(
-            "SELECT id, reason, error FROM asyncsend_jobs j WHERE state = 'held' AND created_at < FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - :keep)"
+            "SELECT id, reason, error, queue, task FROM asyncsend_jobs j WHERE state = 'held' AND created_at < FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - :keep)"
             " AND NOT EXISTS (SELECT 1 FROM asyncsend_attempts a WHERE a.job_id = j.id AND a.ended_at >= FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - :keep))"
             " AND EXISTS (SELECT 1 FROM asyncsend_schema WHERE version = 6 AND applied_at < FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - :keep)) LIMIT :limit",
             keep=keep, limit=limit,
@@ -92,16 +92,17 @@ class RetentionStatements(AttemptStatements, BatchStatements, FigureStatements):
             return 0
         buried = []
         with self._transaction():
-            for job_id, reason, error in sorted(rows):
+            for job_id, reason, error, queue, task in sorted(rows):
                 words = f"nobody decided about it in time (ASYNCSEND_KEEP_HELD); it was held ({as_text(reason)}): {as_text(error) or ''}"[:MAX_TEXT]
                 if self._write(
                     "UPDATE asyncsend_jobs /*by key*/ SET state = 'dead', finished_at = NOW(6), unique_slot = NULL, reason = 'held-too-long', error = :error"
                     f" WHERE id = :id AND state = 'held'{WHILE_OURS}",
                     id=job_id, error=words, owner=owner,
                 ):  # fmt: skip
-                    buried.append(Settlement(job_id, "", outcomes.bury("held-too-long", words)))
+                    buried.append(Settlement(job_id, "", outcomes.bury("held-too-long", words), queue, task))
             if buried:
                 self._record(buried)
+                self._count(buried, [])
                 self._let_next([one.job_id for one in buried], owner)
         return len(buried)
 

@@ -310,7 +310,7 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
         self._record([aside])
         self._count([aside], [])
         self._let_next([settlement.job_id], owner)
-        return Settled(1)
+        return Settled(1, channels=self._hear([settlement.outcome], owner) if _teaches(settlement) else ())
 
     def _open_claims(self, settlements: Sequence[Settlement], rescue: bool) -> list[Settlement]:
         """Those whose claim still stands, with queue and task as the row has them; nobody else changes these rows before our COMMIT."""
