@@ -15,7 +15,7 @@ LADDER = [
     ["lock", "status", "journal", "producer", "batches", "bulk", "topics", "queues", "schedules", "deadletters", "archive", "retention", "explain", "metrics", "alerts", "heartbeat", "doctor"],
     ["execute", "worker", "workers"],
     ["run"],
-    ["testing", "cli", "cli.session", "cli.run", "cli.setup", "cli.enqueue", "cli.each", "cli.jobs", "cli.dead", "cli.prune", "cli.queues", "cli.batches", "cli.schedules", "cli.topics", "cli.status", "cli.metrics", "cli.doctor", "cli.demo"],
+    ["testing", "web", "web.__main__", "cli", "cli.session", "cli.run", "cli.setup", "cli.enqueue", "cli.each", "cli.jobs", "cli.dead", "cli.prune", "cli.queues", "cli.batches", "cli.schedules", "cli.topics", "cli.status", "cli.metrics", "cli.doctor", "cli.demo"],
 ]  # fmt: skip
 EDGE = {"__init__", "__main__"}  # the package's door and the command's: they may know every room
 RUNG = {name: number for number, rung in enumerate(LADDER) for name in rung}
