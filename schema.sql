@@ -117,6 +117,8 @@ CREATE TABLE IF NOT EXISTS asyncsend_batches (
   pruned_dead      INT UNSIGNED NOT NULL DEFAULT 0,
   pruned_cancelled INT UNSIGNED NOT NULL DEFAULT 0,
   reason           VARCHAR(191) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL DEFAULT NULL,  -- why a follower could not be added
+  quiet            VARCHAR(11)  CHARACTER SET ascii COLLATE ascii_bin NULL DEFAULT NULL,  -- 22:00-08:00: when it is not sent
+  deadline         TIMESTAMP(6) NULL DEFAULT NULL,                                    -- what has not started by then is cancelled
   PRIMARY KEY (uid),
   KEY batches_open (finished_at)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
@@ -163,6 +165,7 @@ CREATE TABLE IF NOT EXISTS asyncsend_channels (
   stopped_until TIMESTAMP(6) NULL DEFAULT NULL,                                       -- NULL = not stopped; once it has passed, one job may try
   reason        VARCHAR(191) CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci NULL DEFAULT NULL,
   changed_at    TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
+  failed_at     VARCHAR(1000) CHARACTER SET ascii COLLATE ascii_bin NULL DEFAULT NULL,  -- when jobs failed lately: hosts count that, and stop all mail at a few
   PRIMARY KEY (name)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
 
@@ -231,6 +234,25 @@ CREATE TABLE IF NOT EXISTS asyncsend_alerts (
   PRIMARY KEY (cause)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
 
+-- How the turns of a channel go that has a limit (docs/channels.md); its row is what two runs would wait for each other at.
+CREATE TABLE IF NOT EXISTS asyncsend_quotas (
+  channel  VARCHAR(191) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,                -- email, sms, host:api.example.com, to:gmail.com
+  paced    DOUBLE       NOT NULL DEFAULT 0,                                           -- when the next turn is by the even spread; seconds since 1970
+  promised TEXT         CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL,               -- {queue: when the last of its waiting jobs may expect its turn}
+  PRIMARY KEY (channel)
+) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
+
+-- What went through a channel that has a limit, while any of its windows still counts it. Written before the effect.
+CREATE TABLE IF NOT EXISTS asyncsend_sends (
+  id      BIGINT UNSIGNED NOT NULL AUTO_INCREMENT,
+  channel VARCHAR(191) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  job_id  BIGINT UNSIGNED NOT NULL,
+  sent_at TIMESTAMP(6) NULL DEFAULT NULL,                                             -- not before its effect; NULL while it is under way
+  PRIMARY KEY (id),
+  KEY sends_of_channel (channel, sent_at),
+  KEY sends_of_job (job_id, sent_at)
+) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
+
 -- One row per applied migration; the highest is the version of these tables.
 CREATE TABLE IF NOT EXISTS asyncsend_schema (
   version    INT          NOT NULL,
@@ -242,4 +264,4 @@ INSERT IGNORE INTO asyncsend_status (scope) VALUES ('default');
 
 INSERT IGNORE INTO asyncsend_alerts (cause) VALUES ('looked');
 
-INSERT IGNORE INTO asyncsend_schema (version) VALUES (1), (2), (3), (4), (5), (6), (7);
+INSERT IGNORE INTO asyncsend_schema (version) VALUES (1), (2), (3), (4), (5), (6), (7), (8);

@@ -13,12 +13,20 @@ Answer
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from asyncsend.times import seconds_of
 
 
 class Answer(Exception):
     """The root; a plain return value or None means the job is done."""
+
+    about: dict[str, Any] | None = None  # what it says of the way out, in the words of Outcome: senders set it, channels.py listens
+
+    def of_channel(self, **about: Any) -> Answer:
+        """This answer, which says so much of the way out."""
+        self.about = about
+        return self
 
 
 class Retry(Answer):

@@ -11,15 +11,17 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from asyncsend import times
 from asyncsend.errors import ConfigurationError
 from asyncsend.job import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from datetime import tzinfo
+
+    from asyncsend.quotas import Quota, Quotas, Window
 
 PREFIX = "ASYNCSEND_"
 COMMAND = "ASYNCSEND_COMMAND_"
@@ -46,8 +48,15 @@ DECLARED: dict[str, tuple[str, str]] = {
     "ASYNCSEND_EMAIL_URL": ("", "smtp://user:password@host:587, smtps://…, sendmail:///usr/sbin/sendmail; default: maildir:// in the local outbox"),
     "ASYNCSEND_EMAIL_FROM": ("", "sender of mails that name none: Shop <shop@example.com>"),
     "ASYNCSEND_EMAIL_ON_UNKNOWN": ("retry", "when a mail server vanishes after the final dot: retry (same Message-ID) or hold"),
+    "ASYNCSEND_EMAIL_LIMIT": ("", "how many mails may go out in which time: 10/min, 200/hour, 1000/day, 1 per 6s, or the name of a host, such as dreamhost"),
+    "ASYNCSEND_EMAIL_FAILURES": ("3/hour", "how many mails may bounce or be put off before all wait: hosts stop an account at five an hour; off for a relay that counts none"),
+    "ASYNCSEND_DOMAIN_LIMIT": ("", "how many mails may go to one domain in which time: gmail.com: 20/min; *: 1 per 6s"),
     "ASYNCSEND_ATTACHMENTS": ("", "folder that attachments given by path must lie in; default: attachments in ASYNCSEND_HOME"),
     "ASYNCSEND_SMS_URL": ("", "twilio://SID:TOKEN@default?from=%2B15550100, http+template:///path/gateway.toml; default: a local file"),
+    "ASYNCSEND_SMS_LIMIT": ("", "how many SMS may go out in which time: 1 per 1s, 500/day"),
+    "ASYNCSEND_WEBHOOK_LIMIT": ("", "how many requests one host gets in which time: api.example.com: 60/min; *: 10 per 1s"),
+    "ASYNCSEND_RESERVE": ("3%", "share of each of these limits that is kept for the queues before default"),
+    "ASYNCSEND_QUIET_HOURS": ("", "when jobs of a queue are not started: newsletter: 22:00-08:00; low*: 20:00-09:00"),
     "ASYNCSEND_WEBHOOK_SECRET": ("", "whsec_… secret that signs webhooks (Standard Webhooks); several, separated by spaces, while rotating"),
     "ASYNCSEND_EVENT_SOURCE": ("asyncsend", "what published events say they come from: the address of your site, as a rule"),
     "ASYNCSEND_ALLOW_PRIVATE": ("", "private addresses webhooks may go to: 127.0.0.1, 10.0.0.0/8"),
@@ -67,6 +76,7 @@ _PARAMETER = re.compile("([?&])([^=&#]+)=([^&#]+)")
 WEB_ROOTS = ("public_html", "htdocs", "httpdocs", "httpsdocs", "wwwroot", "public_ftp")
 
 
+T = TypeVar("T")
 Limits = tuple[tuple[str, int], ...]  # name or start of a name with *: how many
 
 
@@ -92,8 +102,15 @@ class Settings(NamedTuple):
     email_url: str
     email_from: str
     email_on_unknown: str
+    email_limit: Quota
+    email_failures: str  # `failures` makes a window of it when it is needed
+    domain_limit: Quotas
     attachments: Path
     sms_url: str
+    sms_limit: Quota
+    webhook_limit: Quotas
+    reserve: float
+    quiet_hours: tuple[tuple[str, str], ...]  # queue, or start of a queue with *: from-until
     webhook_secrets: tuple[str, ...]
     event_source: str
     allow_private: tuple[str, ...]
@@ -111,6 +128,18 @@ class Settings(NamedTuple):
 
         where = self.database_url.rpartition("@")[2] + " " + self.table_prefix  # a new password is the same database
         return self.home / f"journal-{zlib.crc32(where.encode()):08x}"
+
+    @property
+    def metered(self) -> bool:
+        """Whether any channel has a limit."""
+        return bool(self.email_limit or self.domain_limit or self.sms_limit or self.webhook_limit)
+
+    @property
+    def failures(self) -> Window | None:
+        """How many mails may fail in which time; None: as many as will."""
+        from asyncsend.quotas import quota
+
+        return None if self.email_failures == "off" else quota(self.email_failures)[0]
 
     @property
     def log_path(self) -> Path:
@@ -190,8 +219,15 @@ def load(environ: Mapping[str, str]) -> Settings:
         email_url=checked("ASYNCSEND_EMAIL_URL", _url, _URL_RULE) or f"maildir://{home / 'outbox'}",
         email_from=value("ASYNCSEND_EMAIL_FROM"),
         email_on_unknown=checked("ASYNCSEND_EMAIL_ON_UNKNOWN", _on_unknown, "use retry or hold"),
+        email_limit=checked("ASYNCSEND_EMAIL_LIMIT", _quota, ""),
+        email_failures=checked("ASYNCSEND_EMAIL_FAILURES", _failures, "write 3/hour, at most 50 of them, or off"),
+        domain_limit=checked("ASYNCSEND_DOMAIN_LIMIT", _quotas, ""),
         attachments=path("ASYNCSEND_ATTACHMENTS", home / "attachments"),
         sms_url=checked("ASYNCSEND_SMS_URL", _url, _URL_RULE) or f"file://{home / 'outbox' / 'sms.log'}",
+        sms_limit=checked("ASYNCSEND_SMS_LIMIT", _quota, ""),
+        webhook_limit=checked("ASYNCSEND_WEBHOOK_LIMIT", _quotas, ""),
+        reserve=checked("ASYNCSEND_RESERVE", percent, ""),
+        quiet_hours=checked("ASYNCSEND_QUIET_HOURS", _quiet_hours, ""),
         webhook_secrets=tuple(value("ASYNCSEND_WEBHOOK_SECRET").split()),
         event_source=checked("ASYNCSEND_EVENT_SOURCE", _source, "use a URI without blanks, such as https://shop.example.com"),
         allow_private=checked("ASYNCSEND_ALLOW_PRIVATE", _networks, "use addresses or networks such as 127.0.0.1, 10.0.0.0/8"),
@@ -232,7 +268,42 @@ def limits(text: str) -> Limits:
     return tuple(found)
 
 
-def limit_of(found: Limits, name: str) -> int | None:
+def _quota(text: str) -> Quota:
+    if not text:
+        return ()  # an empty minute imports no room that it does not need
+    from asyncsend.quotas import quota
+
+    return quota(text)
+
+
+def _quotas(text: str) -> Quotas:
+    if not text:
+        return ()
+    from asyncsend.quotas import quotas
+
+    return quotas(text)
+
+
+def _failures(text: str) -> str:
+    if text in ("off", DECLARED["ASYNCSEND_EMAIL_FAILURES"][0]):
+        return text
+    windows = _quota(text)
+    if len(windows) != 1 or windows[0].number > 50:
+        raise ValueError(text)
+    return text
+
+
+def _quiet_hours(text: str) -> tuple[tuple[str, str], ...]:
+    found = []
+    for part in filter(None, (part.strip() for part in text.split(";"))):
+        queue, _, hours = (piece.strip() for piece in part.partition(":"))
+        if not queue or "*" in queue[:-1]:
+            raise ValueError(f"{part[:60]!r} is not queue: from-until; write newsletter: 22:00-08:00")
+        found.append((queue, times.hours(hours)))
+    return tuple(found)
+
+
+def limit_of(found: Iterable[tuple[str, T]], name: str) -> T | None:
     """What the first entry says that is this name, or its start before a *; None if none does."""
     return next((number for entry, number in found if entry == name or (entry.endswith("*") and name.startswith(entry[:-1]))), None)
 

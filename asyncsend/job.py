@@ -86,6 +86,7 @@ class Job:
     endpoint: dict[str, Any] | None = field(default=None, repr=False)  # of a webhook.<name> job: url and secrets, looked up when it was claimed, never stored with it
     report: dict[str, Any] = field(default_factory=dict)  # what its sender says of the channel it took, for the outcome
     rank: int = 0  # in the hands of a run: jobs of a lower one are started before it
+    wave: int = 0  # in the hands of a worker: what was handed out before something went wrong in a channel goes back
 
     @property
     def idempotency_key(self) -> str:
@@ -122,6 +123,9 @@ class Outcome(NamedTuple):
     seconds: float = 0.0  # how long the execution took
     channel: str | None = None  # the way out that it took (channels.py)
     troubled: bool = False  # that failed: not reached, no reply, overloaded
+    broken: bool = False  # and will until somebody mends our account
+    failed: bool = False  # the channel works, but refused or put off this job, and the host counts that
+    unsent: bool = False  # nothing was handed to the channel: it used up no quota
     leave_alone: float | None = None  # seconds for which the receiver asked to be left alone
     gone: str | None = None  # the subscription whose receiver says that its address is gone
 

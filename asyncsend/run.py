@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from asyncsend.log import Log
     from asyncsend.status import Holding
     from asyncsend.store import Settled, Store
+    from asyncsend.turns import Turns
     from asyncsend.workers import Workers
 
 FIRST_BATCH, LARGEST_BATCH = 4, 500  # jobs claimed at once; grows while they are quick, so that urgent ones never wait long
@@ -137,6 +138,7 @@ class _Minute:
     reserve: queues.Reserve | None = None
     batched: bool = False  # whether a job of a batch went through our hands
     batches_at: float = 0.0  # when to look after the open batches again
+    turns: Turns | None = None
 
     @contextmanager
     def stopping_on_signals(self) -> Iterator[None]:
@@ -163,11 +165,13 @@ class _Minute:
     # 1 ── what dead runs left: finished results first, then what they had in hand
     def recover(self) -> None:
         self.report.generation = self.holding.generation
+        self.store.metered = self.settings.metered
         if self.holding.seen.owner is not None:
             self.store.close_dead_runs(status.SCOPE, self.holding.generation)
             self.log.event("run-died", generation=self.holding.seen.generation, host=self.holding.seen.host, pid=self.holding.seen.pid)
         if not self.holding.seen.running_jobs and not self._journal_has_lines():
             return
+        self.store.most_failed = self.settings.failures
         if self.lock.flocked or self._journal_has_lines():
             self._open_journal()
         self._end_survivors()
@@ -249,6 +253,8 @@ class _Minute:
                 elif not self._busy():
                     if self.crowded or self._look_after_batches():
                         continue  # to the next claim: what follows a batch is due at once
+                    if self.settings.metered and self._wait_for_turns():
+                        continue
                     if not linger:
                         break
                     self._nap()
@@ -288,11 +294,14 @@ class _Minute:
 
     def _claim(self, limit: int, before: int | None = None) -> list[Job]:
         """Claim so many and hand them to the workers; with `before` only of queues that rank before it."""
-        paused = self.store.pauses() if self.holding.seen.pauses or self.looked else {}
+        paused: Container[str] = self.store.pauses() if self.holding.seen.pauses or self.looked else {}
         self.looked, self.crowded = True, False
         self.urgent_at = self.budget.clock() + URGENT_EVERY
         self.reserve = self.reserve or queues.Reserve(self.order, self.holding.generation)
         names = queues.in_order(self.store.ready_queues(), self.order, paused)
+        if self.settings.quiet_hours and names:
+            quiet = self._turns().quiet(names)
+            names = [name for name in names if queues.named(name) not in quiet]
         first = [name for name in names if before is None or (queues.rank(name, self.order) or 0) < before]
         if before is not None and not first:
             return []
@@ -317,6 +326,26 @@ class _Minute:
         self.crowded = self.budget.clock() >= self.urgent_at
         return self.crowded
 
+    def _wait_for_turns(self) -> bool:
+        """Whether some of those that wait for a channel have their turn while there is time: then we are a little nearer to it."""
+        turns = self._turns()
+        if turns.call_early(queues.in_order(self.store.ready_queues(), self.order)):
+            return True
+        wait = turns.soonest - self.budget.clock()
+        if wait > self.budget.left:
+            return False
+        if wait <= 0:
+            turns.soonest = float("inf")  # by now it is due, or somebody else's
+        self._nap(wait)
+        return True
+
+    def _turns(self) -> Turns:
+        if self.turns is None:
+            from asyncsend.turns import Turns
+
+            self.turns = Turns(self.store, self.settings, self.holding, self.order, self.budget.clock)
+        return self.turns
+
     def _look_after_batches(self) -> int:
         """Progress, first failures, ends; how many jobs follow from that. Costs nothing where there are no batches."""
         self.batches_at = self.budget.clock() + BATCHES_EVERY
@@ -336,12 +365,14 @@ class _Minute:
             from asyncsend.topics import attach
 
             attach(self.store, jobs)
+        found = {job.id: before(job) or self.workers.channels.instead(job) for job in jobs}
+        may = [job for job in jobs if found[job.id] is None]
+        found |= self._turns().instead(may) if self.settings.metered or any(job.batch_id for job in may) else {}
         for job in jobs:
-            outcome = before(job)
-            if outcome is None:
-                self.workers.hand([job])
-            else:
+            if outcome := found[job.id]:
                 self._note(job, outcome)
+            else:
+                self.workers.hand([job])
 
     def _collect(self, wait: float) -> None:
         """Take in results; write them down in groups."""
@@ -490,8 +521,8 @@ class _Minute:
     def _busy(self) -> bool:
         return bool(self.unsettled) or bool(self.workers and self.workers.waiting)
 
-    def _nap(self) -> None:
-        time.sleep(max(0.0, min(POLL, self.budget.left)))
+    def _nap(self, most: float = POLL) -> None:
+        time.sleep(max(0.0, min(POLL, most, self.budget.left)))
 
     def _open_row(self) -> None:
         if self.row is None:
@@ -505,6 +536,8 @@ class _Minute:
         if self.workers is None:
             import random
 
+            self.store.most_failed = self.settings.failures
+
             from asyncsend.channels import Channels
             from asyncsend.workers import HELLO_TIMEOUT, Workers
 
@@ -515,7 +548,7 @@ class _Minute:
                 self.journal = None
             self.workers = Workers(
                 self.worker_count, self.settings, self.journal, self.log, payload=self.store.payload, mark_started=partial(self.store.mark_started, owner=self.holding.owner), chance=self.chance or random.random,
-                channels=Channels(self.store.channels, self.budget.clock),
+                channels=Channels(self.store.channels, self.budget.clock, self.settings.failures),
                 close_in_child=(self.store.forget_connection, self.lock.close_in_child),
                 hello_timeout=max(1.0, min(HELLO_TIMEOUT, self.budget.left / 3)),  # a module that hangs must leave time for the mails
             )  # fmt: skip

@@ -73,6 +73,36 @@ def instant(text: str, default_zone: tzinfo) -> float:
         raise ValueError(f"{text!r} lies too far away") from error
 
 
+def hours(text: str) -> str:
+    """
+    `22:00-08:00`, as it is stored, of whatever means it. ValueError otherwise.
+
+    >>> hours("22-8:30")
+    '22:00-08:30'
+    """
+    found = re.fullmatch(r"([01]?[0-9]|2[0-3])(?::([0-5][0-9]))?\s*-\s*([01]?[0-9]|2[0-3])(?::([0-5][0-9]))?", text.strip())
+    if not found or (found[1], found[2] or "00") == (found[3], found[4] or "00"):
+        raise ValueError(f"{text[:40]!r} are no hours of the day: write 22:00-08:00")
+    return f"{int(found[1]):02}:{found[2] or '00'}-{int(found[3]):02}:{found[4] or '00'}"
+
+
+def left_of(hours: str, now: datetime, zone: tzinfo) -> float:
+    """
+    Seconds until these hours of the day end in this zone; 0 while they are not.
+
+    >>> left_of("22:00-08:00", datetime(2026, 11, 21, 23, 30, tzinfo=UTC), UTC)
+    30600.0
+    """
+    local = now.astimezone(zone)
+    clock = local.strftime("%H:%M")
+    begin, _, end = hours.partition("-")
+    if not (begin <= clock < end if begin < end else clock >= begin or clock < end):
+        return 0.0
+    day = local.date() + timedelta(days=1 if clock >= end else 0)
+    over = datetime.combine(day, datetime.strptime(end, "%H:%M").time(), tzinfo=zone)  # noqa: DTZ007 - the zone follows
+    return max(1.0, over.timestamp() - now.timestamp())
+
+
 def spoken(seconds: float) -> str:
     """A duration for people, two units at most: `45 s`, `3 min 20 s`, `2 h 5 min`, `6 d 1 h`."""
     seconds = max(0.0, seconds)

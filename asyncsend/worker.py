@@ -34,6 +34,7 @@ class Child:
     def __init__(self, parent: Workers, jobs: socket.socket, output: int) -> None:
         self.parent, self.jobs, self.output = parent, jobs, output
         self.me = os.getpid()
+        self.wave = 0  # of those that may begin here after something went wrong
         self.session = ""
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.most_descriptors = limit // 2 if limit > 0 else 1 << 16
@@ -79,8 +80,8 @@ class Child:
         if not self.parent.may_start():
             self._say({"unstarted": job.id})
             return
-        if self.parent.overtaken(job):
-            self._say({"unstarted": job.id, "overtaken": True})
+        if self.parent.called_back(job, self.wave):
+            self._say({"unstarted": job.id, "called_back": True})
             return
         journal = None if self.parent.journal_broken else self.parent.journal
         token = job.token or ""
@@ -102,6 +103,8 @@ class Child:
                 journal.finished(job.id, token, outcome)
         except OSError:
             journal, self.parent.journal_broken = None, True
+        if outcome.troubled or outcome.failed:
+            self.wave = job.wave + 1
         leaving = self._leaked()
         self._say({"outcome": outcome.as_dict()} | ({} if journal else {"journal": "broken"}) | ({"leaving": True} if leaving else {}))
         if leaving:
@@ -136,8 +139,9 @@ def as_line(job: Job) -> bytes:
         "max_attempts": job.max_attempts, "timeout_seconds": job.timeout_seconds, "batch_id": job.batch_id, "attempts": job.attempts,
         "crashes": job.crashes, "token": job.token, "run_id": job.run_id, "rank": job.rank, "marked": job.started_at is not None, "born": job.created_at.timestamp() if job.created_at else None,
     }  # fmt: skip
-    if job.endpoint is not None:
-        members["endpoint"] = job.endpoint
+    for name in ("endpoint", "reason", "wave"):
+        if value := getattr(job, name):
+            members[name] = value
     return json.dumps(members, separators=(",", ":")).encode() + b"\n"
 
 

@@ -46,7 +46,7 @@ WINDOW_BYTES = 64 * 1024  # of payload; below a socket's buffer, so that handing
 HELLO_TIMEOUT = 20.0  # seconds for importing the modules of ASYNCSEND_TASKS; then a worker goes without them
 TERM_GRACE = 2.0  # seconds between SIGTERM and SIGKILL for a job that overstayed
 OUTPUT_KEPT = 8192  # bytes of what a job printed
-_SHARED = struct.Struct("=qdq")  # stop flag; the boot-clock second after which no effect may start; the lowest rank that waits for a worker
+_SHARED = struct.Struct("=qdqq")  # stop flag; the boot-clock second after which no effect may start; the lowest rank that waits for a worker; the present wave
 _NOBODY = 1 << 30  # waits
 
 
@@ -103,6 +103,7 @@ class Workers:
         self._shared = mmap.mmap(-1, _SHARED.size)
         self._stopping = False
         self._first = _NOBODY
+        self._wave = 0
         self.allow_until(float("inf"))
         self.without_modules = False
         self._died_young = 0  # workers that were killed before they came up
@@ -139,7 +140,7 @@ class Workers:
     def allow_until(self, valid_until: float) -> None:
         """No effect may start after this moment of the boot clock: the lease behind it would be over."""
         self._valid_until = valid_until
-        self._shared[:] = _SHARED.pack(int(self._stopping), valid_until, self._first)
+        self._shared[:] = _SHARED.pack(int(self._stopping), valid_until, self._first, self._wave)
 
     def stop(self) -> None:
         """Start nothing more, however long the lease still goes on: workers hand back what they have not begun."""
@@ -257,25 +258,29 @@ class Workers:
         self._wake = (reader, writer)
 
     def _deal(self) -> None:
-        """Fill the windows from the backlog. A job that must not be repeated unasked goes alone, after its start mark is committed; a webhook goes alone, too."""
+        """Fill the windows from the backlog. A job that must not be repeated unasked goes alone, after its start mark is committed; one whose channel has trouble goes alone, too."""
         for worker in self.workers:
             while worker.ready and not worker.killed_for and self.backlog:
                 job = self.backlog[0]
                 if job.unread and not self._read(job):
                     self.unstarted.append(self.backlog.popleft())
                     continue
-                marked, alone = self._is_marked(job), self._goes_alone(job)
+                troubled = self.channels.troubled(job)
+                marked = self._is_marked(job)
+                alone, job.wave = marked or troubled is not None, self._wave
                 line = as_line(job)
                 if worker.window and (
                     alone
                     or len(worker.window) >= worker.size
                     or worker.weight + len(line) > WINDOW_BYTES
-                    or self._goes_alone(worker.window[0])
+                    or self._goes_alone(worker.window[0])  # what becomes of it decides if the next one may begin
                     or (len(worker.window) > 1 and worker.window[-1].rank > job.rank)  # which are on their way back
                 ):
                     break
-                self.backlog.popleft()
                 instead = self.channels.instead(job)
+                if troubled and instead is None and self._under_way(troubled.name) >= self.channels.at_once(troubled):
+                    break
+                self.backlog.popleft()
                 if instead is not None:
                     self._finished.append((job, instead))
                     continue
@@ -296,6 +301,10 @@ class Workers:
                 worker.sizes.append(len(line))
                 worker.weight += len(line)
         self._call_back()
+
+    def _under_way(self, channel: str) -> int:
+        """Jobs that are being sent through this channel now."""
+        return sum(1 for worker in self.workers if worker.window and has_one(worker.window[0].task) and of_job(worker.window[0]) == channel)
 
     def _take_back(self, jobs: list[Job]) -> None:
         """Before the others of their rank: they were handed out earlier."""
@@ -358,7 +367,7 @@ class Workers:
             if "unstarted" in message:
                 job = self._pop(worker)
                 job.started_at = None  # marked perhaps, but not begun: going back costs it nothing
-                (returned if message.get("journal") or message.get("overtaken") else self.unstarted).append(job)
+                (returned if message.get("journal") or message.get("called_back") else self.unstarted).append(job)
             elif outcome is not None:
                 job = self._pop(worker)
                 if outcome.seconds < 0.02:
@@ -393,8 +402,10 @@ class Workers:
             said = printable(without(self.settings.secrets, tail.decode("utf-8", "replace").strip())[-1500:])
             if said:
                 outcome = outcome._replace(error=f"{outcome.error} It printed: {said}"[:MAX_TEXT])
-        self.channels.heard(job, outcome)
-        self._finished.append((job, outcome))
+        if outcome.troubled or outcome.failed:
+            self._wave += 1
+            self.allow_until(self._valid_until)
+        self._finished.append((job, self.channels.heard(job, outcome)))
 
     def _drain_output(self, worker: Worker) -> None:
         """Keep the last of what the job prints; a job that prints a gigabyte costs eight kilobytes."""
@@ -418,8 +429,7 @@ class Workers:
         return self._policy(job).holds or self.journal_broken
 
     def _goes_alone(self, job: Job) -> bool:
-        """Whether what becomes of it decides if the next one may begin."""
-        return has_one(job.task) or self._is_marked(job)
+        return self._is_marked(job) or self.channels.troubled(job) is not None
 
     def _policy(self, job: Job) -> Policy:
         return self.policies.get("webhook" if job.task.startswith(DELIVERY) else job.task) or Policy()
@@ -540,12 +550,19 @@ class Workers:
         """In the worker: whether the next job may begin."""
         from asyncsend.status import boot_clock
 
-        stop, valid_until, _ = _SHARED.unpack(self._shared[:])
+        stop, valid_until, _, _ = _SHARED.unpack(self._shared[:])
         return not stop and boot_clock() < valid_until
 
-    def overtaken(self, job: Job) -> bool:
-        """In the worker: whether a job of an earlier rank waits for it. What bears a start mark is begun all the same."""
-        return job.started_at is None and bool(job.rank > _SHARED.unpack(self._shared[:])[2])
+    def called_back(self, job: Job, wave: int) -> bool:
+        """
+        In the worker: whether the run is to think again about it. What bears a start mark is begun all the same.
+
+        For a job of an earlier rank waits, or something has gone wrong in a channel since it was handed out: for all workers, or here, before wave `wave`.
+        """
+        if job.started_at is not None:
+            return False
+        _, _, first, now = _SHARED.unpack(self._shared[:])
+        return bool(job.rank > first or (job.wave < max(wave, now) and has_one(job.task)))
 
 
 def _understood(line: bytes, *, ready: bool, busy: bool) -> tuple[dict[str, Any], Outcome | None]:

@@ -507,9 +507,9 @@ class SimChild(Child):
     secrets = ()
 
     def __init__(self, workers, wire, actor):
-        self.parent = SimpleNamespace(may_start=workers.may_start, overtaken=workers.overtaken, journal=workers.journal, journal_broken=workers.journal_broken, chance=workers.world.chance.random)
+        self.parent = SimpleNamespace(may_start=workers.may_start, called_back=workers.called_back, journal=workers.journal, journal_broken=workers.journal_broken, chance=workers.world.chance.random)
         self.me, self.wire, self.actor, self.world = os.getpid(), wire, actor, workers.world
-        self.session = f"{actor.pid}.simulated"
+        self.session, self.wave = f"{actor.pid}.simulated", 0
 
     def work(self):
         self._say({"policies": {name: policy.as_dict() for name, policy in POLICIES.items()}, "failed": {}})

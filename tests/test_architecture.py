@@ -8,11 +8,11 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "asyncsend"
 LADDER = [
-    ["errors", "times", "backoff", "answers", "job", "channels"],
+    ["errors", "times", "backoff", "answers", "job", "quotas", "channels"],
     ["config", "log", "budget", "deathsig"],
-    ["store", "store.rows", "store.connection", "store.insert", "store.runs", "store.batches", "store.attempts", "store.figures", "store.retention", "store.schedules", "store.topics", "store.channels", "store.alerts", "store.lines", "store.sql", "store.mysql", "store.sqlite", "store.foreign", "schema",
-     "tasks", "tasks.members", "tasks.http", "tasks.smtp", "tasks.email", "tasks.sms", "tasks.webhook", "tasks.command"],
-    ["lock", "status", "journal", "producer", "batches", "bulk", "topics", "queues", "schedules", "deadletters", "archive", "retention", "explain", "metrics", "alerts", "heartbeat", "doctor"],
+    ["store", "store.rows", "store.connection", "store.insert", "store.runs", "store.batches", "store.attempts", "store.figures", "store.retention", "store.schedules", "store.topics", "store.channels", "store.quotas", "store.alerts", "store.lines", "store.sql", "store.mysql", "store.sqlite", "store.foreign", "schema",
+     "tasks", "tasks.members", "tasks.http", "tasks.replies", "tasks.smtp", "tasks.email", "tasks.sms", "tasks.webhook", "tasks.command"],
+    ["lock", "status", "journal", "producer", "batches", "bulk", "topics", "queues", "turns", "schedules", "deadletters", "archive", "retention", "explain", "metrics", "alerts", "heartbeat", "doctor"],
     ["execute", "worker", "workers"],
     ["run"],
     ["testing", "web", "web.__main__", "cli", "cli.session", "cli.run", "cli.setup", "cli.enqueue", "cli.each", "cli.jobs", "cli.dead", "cli.prune", "cli.queues", "cli.batches", "cli.schedules", "cli.topics", "cli.status", "cli.metrics", "cli.doctor", "cli.demo"],

@@ -570,7 +570,7 @@ def test_what_was_under_way_when_a_channel_was_stopped_does_not_stop_it_for_long
     assert channels.after(Channel("host:x"), FAILED._replace(leave_alone=1e9)).left == 86400
 
 
-def test_one_job_tries_a_channel_and_the_others_wait_until_it_is_known_how_that_went():
+def test_what_is_known_of_a_channel_counts_down_and_every_way_to_write_its_host_is_the_same_channel():
     seconds = [100.0]
     known = Channels(lambda: [Channel("host:x.example", 5, 1, 10.0, "why")], lambda: seconds[0])
     first, second, other = (Job(number, "webhook", json.dumps({"url": f"https://{host}/"})) for number, host in enumerate(("x.example", "X.example:443", "y.example")))
@@ -578,17 +578,21 @@ def test_one_job_tries_a_channel_and_the_others_wait_until_it_is_known_how_that_
     assert known.instead(first)[:5] == ("snooze", State.READY, 10.0, False, False)
     assert known.instead(other) is None
     seconds[0] += 11
-    assert known.instead(first) is None
-    assert known.instead(first) is None, "the same job, handed again"
-    assert known.instead(second).reason == "breaker-open"
+    assert known.instead(second) is None
+    assert known.at_once(known.troubled(second)) == 1, "one tries, the others wait until it is known how that went"
     known.heard(first, FAILED._replace(channel="host:x.example"))
     assert known.instead(second).delay == 120
     seconds[0] += 121
-    assert known.instead(second) is None
     known.heard(second, outcomes.retry(1, "killed", "its process died"))
     assert known.instead(first) is None, "one that died of something else leaves the try to the next"
-    known.heard(first, FAILED._replace(channel="host:x.example", troubled=False))
-    assert known.instead(second) is None
+    assert known.heard(first, outcomes.finish()).channel == "host:x.example", "so that the store opens it, too"
+    assert known.troubled(second) is None
+
+
+def test_a_success_of_what_was_under_way_when_a_channel_was_stopped_does_not_open_it():
+    stopped = Channel("host:x", failures=5, stops=1, left=50.0, reason="why")
+    assert channels.after(stopped, outcomes.finish()) == stopped
+    assert channels.after(stopped._replace(left=0.0), outcomes.finish()) == Channel("host:x")
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from asyncsend.job import FINISHED, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from asyncsend.channels import Channel
     from asyncsend.config import Limits
     from asyncsend.job import Job, NewBatch, NewJob, Settlement
+    from asyncsend.quotas import Meter, Quota, Window
     from asyncsend.store.rows import (
         AlertRow,
         Attempt,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         Silence,
         StoppedChannel,
         Subscription,
+        Turn,
         Utilisation,
         Which,
     )
@@ -107,6 +109,9 @@ class Store(Protocol):
         """
 
     # a run
+    metered: bool  # it says so where any channel has a limit: then settling a job says so to its channels
+    most_failed: Window | None  # and how many mails may fail in which time
+
     def standing(self, scope: str) -> Standing:
         """How things stand for this scope; also asserts that the session is what the statements rely on."""
 
@@ -232,6 +237,9 @@ class Store(Protocol):
     def batch(self, ref: str) -> BatchRow | None:
         """The batch with this uid, else the newest of this name."""
 
+    def batch_hours(self) -> dict[str, tuple[str | None, float | None]]:
+        """Of the open batches that have such: when they are not sent, and the seconds until their deadline."""
+
     def batch_marks(self, uid: str) -> tuple[datetime | None, datetime | None] | None:
         """When it was sealed and cancelled, without counting its jobs; None if there is no such row."""
 
@@ -268,6 +276,26 @@ class Store(Protocol):
 
     def channels(self) -> list[Channel]:
         """Those that have trouble."""
+
+    # quotas
+    def turns(self, wanted: Sequence[Turn], limits: Mapping[str, Quota], reserve: float, catch_up: float, owner: str | None) -> dict[int, float]:
+        """
+        Take turns in channels of these limits; for each job 0, or the seconds after which it may expect its own.
+
+        `reserve` is the share kept for urgent jobs, `catch_up` the seconds whose turns may be made up for at once.
+        """
+
+    def tidy_quotas(self, owner: str | None) -> None:
+        """What a run left open that died without a word is counted from now on; what no window counts any more is deleted."""
+
+    def meters(self, limits: Mapping[str, Quota], reserve: float = 0.0) -> dict[str, Meter]:
+        """How much of these limits is used now."""
+
+    def metered_channels(self, *, promised: bool = False) -> list[str]:
+        """Those that ever had a limit, or whose jobs were `promised` turns."""
+
+    def early(self, queues: Sequence[str], limit: int, reason: str, owner: str | None) -> int:
+        """Make those of these queues due now that wait for this reason, the next so many of each queue and priority; how many there were."""
 
     # people
     def subscriptions(self) -> list[Subscription]:

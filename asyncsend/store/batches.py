@@ -49,6 +49,13 @@ class BatchStatements(SqlConnection):
         return self._batch(rows[0]) if rows else None
 
     @resolved
+    def batch_hours(self) -> dict[str, tuple[str | None, float | None]]:
+        rows = self._rows(
+            "SELECT uid, quiet, UNIX_TIMESTAMP(deadline) - UNIX_TIMESTAMP(NOW(6)) FROM asyncsend_batches WHERE finished_at IS NULL AND (quiet > '' OR deadline IS NOT NULL)"
+        )
+        return {str(as_text(row[0])): (as_text(row[1]), None if row[2] is None else float(row[2])) for row in rows}
+
+    @resolved
     def batch_marks(self, uid: str) -> tuple[datetime | None, datetime | None] | None:
         rows = self._rows("SELECT sealed_at, cancelled_at FROM asyncsend_batches WHERE uid = :uid", uid=uid) if uid.isascii() else []
         return (as_time(rows[0][0]), as_time(rows[0][1])) if rows else None

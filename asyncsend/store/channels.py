@@ -12,14 +12,17 @@ if TYPE_CHECKING:
 
     from asyncsend.channels import Channel
     from asyncsend.job import Outcome
+    from asyncsend.quotas import Window
     from asyncsend.store.rows import StoppedChannel
 
-_COLUMNS = "name, failures, stops, UNIX_TIMESTAMP(stopped_until) - UNIX_TIMESTAMP(NOW(6)), reason"
+_COLUMNS = "name, failures, stops, UNIX_TIMESTAMP(stopped_until) - UNIX_TIMESTAMP(NOW(6)), reason, failed_at, UNIX_TIMESTAMP(NOW(6))"
 _KEPT = 30 * 86400  # seconds for which failures of a channel that nobody takes any more are remembered
 
 
 class ChannelStatements(SqlConnection):
     """The part of the store that knows channels."""
+
+    most_failed: Window | None = None  # how many mails may fail in which time, where that is not the usual; the run says it
 
     @resolved
     def channels(self) -> list[Channel]:
@@ -46,11 +49,22 @@ class ChannelStatements(SqlConnection):
         from asyncsend.channels import Channel
 
         rows = self._rows(f"SELECT {_COLUMNS} FROM asyncsend_channels WHERE {where}", **params)
-        return [Channel(str(as_text(row[0])), row[1], row[2], None if row[3] is None else float(row[3]), as_text(row[4])) for row in rows]
+        return [
+            Channel(
+                str(as_text(row[0])), row[1], row[2], None if row[3] is None else float(row[3]), as_text(row[4]), tuple(max(0.0, float(row[6]) - float(at)) for at in (as_text(row[5]) or "").split())
+            )
+            for row in rows
+        ]  # fmt: skip
+
+    def _after(self, channel: Channel, outcome: Outcome) -> Channel:
+        from asyncsend.channels import EMAIL, after
+
+        most = self.most_failed if channel.name == EMAIL else None
+        return after(channel._replace(failed=tuple(ago for ago in channel.failed if most and ago < most.seconds)), outcome, most)
 
     def _hear(self, outcomes: Sequence[Outcome], owner: str | None) -> tuple[Channel, ...]:
         """Write what these outcomes, in their order, say of channels and subscriptions; the channels that were stopped or opened by it. Inside a transaction."""
-        from asyncsend.channels import Channel, after
+        from asyncsend.channels import Channel
 
         for outcome in outcomes:
             if outcome.gone is not None:
@@ -65,7 +79,7 @@ class ChannelStatements(SqlConnection):
         now = dict(before)
         for outcome in outcomes:
             if outcome.channel:
-                now[outcome.channel] = after(now.get(outcome.channel) or Channel(outcome.channel), outcome)
+                now[outcome.channel] = self._after(now.get(outcome.channel) or Channel(outcome.channel), outcome)
         turned = []
         for name, channel in sorted(now.items()):
             was = before.get(name) or Channel(name)
@@ -77,18 +91,20 @@ class ChannelStatements(SqlConnection):
         return tuple(turned)
 
     def _save(self, channel: Channel, owner: str | None) -> None:
-        if not channel.failures:
+        if not channel.failures and not channel.failed:
             self._write(f"DELETE FROM asyncsend_channels WHERE name = :name{WHILE_OURS}", name=channel.name, owner=owner)
             return
-        values = {**channel._asdict(), "reason": storable(channel.reason), "owner": owner}
+        [[now]] = self._rows("SELECT UNIX_TIMESTAMP(NOW(6))") if channel.failed else [[0]]
+        failed_at = " ".join(f"{float(now) - ago:.3f}" for ago in channel.failed) or None
+        values = {**channel._asdict(), "reason": storable(channel.reason), "failed": failed_at, "owner": owner}
         until = "FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + :left)"
         if not self._write(
-            f"UPDATE asyncsend_channels SET failures = :failures, stops = :stops, stopped_until = {until}, reason = :reason, changed_at = NOW(6) WHERE name = :name{WHILE_OURS}",
+            f"UPDATE asyncsend_channels SET failures = :failures, stops = :stops, stopped_until = {until}, reason = :reason, failed_at = :failed, changed_at = NOW(6) WHERE name = :name{WHILE_OURS}",
             **values,
         ):
             self._write(
-                "INSERT INTO asyncsend_channels (name, failures, stops, stopped_until, reason, changed_at)"
-                f" SELECT :name, :failures, :stops, {until}, :reason, NOW(6) FROM asyncsend_status WHERE :owner IS NULL OR owner = :owner LIMIT 1",
+                "INSERT INTO asyncsend_channels (name, failures, stops, stopped_until, reason, failed_at, changed_at)"
+                f" SELECT :name, :failures, :stops, {until}, :reason, :failed, NOW(6) FROM asyncsend_status WHERE :owner IS NULL OR owner = :owner LIMIT 1",
                 **values,
             )
             self._write(f"DELETE FROM asyncsend_channels WHERE changed_at < FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - :kept){WHILE_OURS}", kept=_KEPT, owner=owner)

@@ -100,6 +100,10 @@ class SqlConnection:
     def _assert_session(self, facts: tuple[Any, ...]) -> None:
         """ConfigurationError if the session is not what the statements rely on."""
 
+    def _priorities(self, queue: str, lane: Any) -> Iterator[int]:
+        """Those of the ready jobs, the highest first."""
+        raise NotImplementedError
+
     def _let_next(self, ids: Sequence[int], owner: str | None = None) -> None:
         """What stands aside for the sake of these jobs, which were just settled or cancelled, may go on; inside the caller's transaction."""
         raise NotImplementedError
@@ -127,7 +131,7 @@ class SqlConnection:
 def bind(sql: str, params: Params, prefix: str) -> str:
     """The statement with the table prefix and the lists of ids written in; lists hold whole numbers only."""
     if prefix != "asyncsend_":
-        sql = re.sub(r"\basyncsend_(?=jobs|status|runs|pauses|batches|schedules|subscriptions|channels|attempts|counters|alerts|schema)", prefix, sql)
+        sql = re.sub(r"\basyncsend_(?=jobs|status|runs|pauses|batches|schedules|subscriptions|channels|quotas|sends|attempts|counters|alerts|schema)", prefix, sql)
     for name, value in params.items():
         if isinstance(value, list):
             sql = sql.replace(f":{name}", "(" + ",".join(str(int(one)) for one in value) + ")")

@@ -188,3 +188,12 @@ class StoppedChannel(NamedTuple):
     name: str
     until: datetime | None
     reason: str
+
+
+class Turn(NamedTuple):
+    """A claimed job that wants one in each of these channels."""
+
+    job_id: int
+    queue: str
+    urgent: bool
+    channels: tuple[str, ...]

@@ -26,6 +26,7 @@ from asyncsend.store.connection import (
     statements,
     storable,
 )
+from asyncsend.store.quotas import QuotaStatements
 from asyncsend.store.retention import RetentionStatements
 from asyncsend.store.runs import RunStatements
 from asyncsend.store.schedules import ScheduleStatements
@@ -75,7 +76,7 @@ class _Choice:
     lines: Lines | None = None  # made where the first key is met
 
 
-class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStatements, ChannelStatements, AlertStatements):
+class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStatements, ChannelStatements, QuotaStatements, AlertStatements):
     """The shared half of both stores. A subclass connects, executes and names its errors."""
 
     begins = False  # whether the next claim is the first of a run
@@ -171,7 +172,7 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
         rows = self._rows(
             "SELECT id, uid, task, CASE WHEN LENGTH(payload) <= :inline THEN payload END, queue, priority, run_at, expires_at, max_attempts,"
             " timeout_seconds, attempts, crashes, created_at, CASE WHEN expires_at <= NOW(6) THEN 1 ELSE 0 END, batch_id,"
-            " order_key, concurrency_key FROM asyncsend_jobs WHERE state = 'running' AND token = :token",
+            " order_key, concurrency_key, reason FROM asyncsend_jobs WHERE state = 'running' AND token = :token",
             token=bytes.fromhex(token), inline=CLAIMED_PAYLOAD,
         )  # fmt: skip
         order = {job_id: position for position, job_id in enumerate(wanted)}
@@ -310,6 +311,8 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
         self._record([aside])
         self._count([aside], [])
         self._let_next([settlement.job_id], owner)
+        if self.metered:
+            self._used([settlement])
         return Settled(1, channels=self._hear([settlement.outcome], owner) if _teaches(settlement) else ())
 
     def _open_claims(self, settlements: Sequence[Settlement], rescue: bool) -> list[Settlement]:
@@ -358,6 +361,8 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
         self._count(written, [one for one in settlements if one.job_id in late and one.task is not None])
         if written:
             self._let_next([one.job_id for one in written], owner)
+            if self.metered:
+                self._used(written)
         return settled._replace(channels=channels)
 
     def _settle_group(self, kind: str, token: str, ids: list[int], owner: str | None) -> int:
@@ -531,7 +536,7 @@ def _claimed(row: tuple[Any, ...], token: str, run_id: int) -> Job:
     return Job(
         id=row[0], uid=as_text(row[1]), task=row[2], payload=as_text(row[3]) or "", unread=row[3] is None, queue=row[4], priority=row[5], max_attempts=row[8],
         timeout_seconds=row[9], attempts=row[10], crashes=row[11], created_at=as_time(row[12]), expired=bool(row[13]) and trouble is None,
-        batch_id=as_text(row[14]), order_key=as_text(row[15]), concurrency_key=as_text(row[16]), state=State.RUNNING, token=token, run_id=run_id, trouble=trouble,
+        batch_id=as_text(row[14]), order_key=as_text(row[15]), concurrency_key=as_text(row[16]), reason=as_text(row[17]), state=State.RUNNING, token=token, run_id=run_id, trouble=trouble,
     )  # fmt: skip
 
 

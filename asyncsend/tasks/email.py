@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from urllib.parse import unquote, urlsplit
 
 from asyncsend import backoff
-from asyncsend.answers import BadPayload, Refused, Retry
+from asyncsend.answers import Answer, BadPayload, Refused, Retry
+from asyncsend.channels import EMAIL
 from asyncsend.errors import ConfigurationError
 from asyncsend.job import printable
 from asyncsend.tasks import Payload, Policy
 from asyncsend.tasks.members import header_names, only, text
+from asyncsend.tasks.replies import once_more
 
 if TYPE_CHECKING:
     from asyncsend.config import Settings
@@ -73,8 +75,16 @@ class Email:
         self.transport = open_transport(settings.email_url)
 
     def __call__(self, payload: Payload, job: Job) -> Any:
+        job.report = {"unsent": True}
         sender, recipient, message = compose(payload, job, self.default_from, self.attachments)
-        return self.transport.send(sender, recipient, message, job.idempotency_key)
+        job.report = {}
+        try:
+            return self.transport.send(sender, recipient, message, job.idempotency_key)
+        except Answer as answer:
+            answer = once_more(answer, job.reason)
+            if answer.about:
+                job.report = {"channel": EMAIL, **answer.about}
+            raise answer from None
 
     def close(self) -> None:
         self.transport.close()

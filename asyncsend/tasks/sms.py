@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from asyncsend import backoff
-from asyncsend.answers import BadPayload, Refused, Retry, Snooze, Unknown
+from asyncsend.answers import Answer, BadPayload, Refused, Retry, Snooze, Unknown
+from asyncsend.channels import SMS
 from asyncsend.config import SECRET_NAME, assert_private
 from asyncsend.errors import ConfigurationError
 from asyncsend.job import printable
@@ -36,6 +37,11 @@ if TYPE_CHECKING:
 TIMEOUT = 35.0  # Twilio itself gives up after 26 s: whoever leaves earlier pays twice (twilio-ruby#519)
 # A gateway does not recognise a second attempt, and every message costs: what nobody knows is held.
 POLICY = Policy(max_attempts=5, timeout=TIMEOUT + 15, backoff=backoff.SMS, on_unknown="hold")
+# reason of an answer: what it says of the account
+ABOUT: dict[str, dict[str, Any]] = {
+    "connect-failed": {"troubled": True, "unsent": True}, "tls-failed": {"troubled": True, "unsent": True},
+    "sms-account": {"troubled": True, "broken": True}, "sms-limit": {"troubled": True},
+}  # fmt: skip
 _E164 = re.compile(r"\+[1-9][0-9]{1,14}")  # ITU-T E.164
 _HOLE = re.compile(r"\{(\w+)\}")
 
@@ -67,6 +73,7 @@ class Sms:
         self._session: requests.Session | None = None
 
     def __call__(self, payload: Payload, job: Job) -> Any:
+        job.report = {"unsent": True}
         values = message_of(payload, self.default_from) | {"key": job.idempotency_key}
         if self.file is not None:
             return _append(self.file, values)
@@ -76,8 +83,14 @@ class Sms:
         if self._session is None:
             self._session = http.plain_session()
         url, headers, body = request_of(self.gateway, values)
-        reply = http.call(self._session, self.gateway.method, url, headers=headers, data=body, timeout=self.timeout, auth=self.gateway.auth)
-        return judge(self.gateway, reply)
+        job.report = {}
+        try:
+            reply = http.call(self._session, self.gateway.method, url, headers=headers, data=body, timeout=self.timeout, auth=self.gateway.auth)
+            return judge(self.gateway, reply)
+        except Answer as answer:
+            if about := ABOUT.get(getattr(answer, "reason", "")):
+                job.report = {"channel": SMS, **about, "leave_alone": answer.delay if isinstance(answer, Snooze) else None}
+            raise
 
     def close(self) -> None:
         if self._session is not None:
@@ -247,6 +260,8 @@ def judge(template: Gateway, reply: Any) -> dict[str, Any]:
     if template.never and _matches(template.never, reply.status, body):
         raise Refused(said, reason="sms-refused")
     if template.pause and _matches(template.pause, reply.status, body):
+        if reply.status == 429:
+            raise Snooze(reply.retry_after or 60.0, f"{said}: the gateway's limit", reason="sms-limit")
         raise Snooze(reply.retry_after or 300.0, f"{said}: check the account in ASYNCSEND_SMS_URL", reason="sms-account")
     if 200 <= reply.status < 300 and (body is None or not reply.whole):
         # A gateway that says no says so: half a reply may be the half of a yes, and every message costs.

@@ -15,9 +15,10 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from asyncsend.answers import Answer, Refused, Retry, Snooze, Unknown
+from asyncsend.answers import Answer, Retry, Snooze, Unknown
 from asyncsend.errors import ConfigurationError
 from asyncsend.job import printable
+from asyncsend.tasks.replies import broken, judged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,22 +27,7 @@ CONNECT_TIMEOUT, COMMAND_TIMEOUT, DOT_TIMEOUT = 10.0, 60.0, 300.0  # seconds; th
 MAX_PER_CONNECTION = 100  # Exim closes after smtp_accept_max_per_connection; fifty to a hundred is what relays are used to
 MAX_IDLE = 30.0
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-# A 5xx with such words speaks of the account, not of this address: cPanel answers 550 "… exceeded the max emails per hour … Message
-# discarded", DreamHost "Policy Rejection - Quota Exceeded" (docs/mail.md). Dead jobs would be lost mail.
-LIMIT_WORDS = re.compile(r"exceed|quota|limit|too many|\brate\b|discarded|throttl|try again", re.IGNORECASE)
-# RFC 3463: x.2.2 the receiver's mailbox is full, x.2.3 and x.3.4 the message is too big. Neither is about our account.
-# The words are for servers that name no such code, Exim and Dovecot among them.
-MAILBOX_FULL = re.compile(r"\b[45]\.2\.2\b|\b(mailbox|inbox)\b.*\b(full|quota|storage)\b|\bover ?quota\b|\b(blocks|inode) limit\b", re.IGNORECASE)
-TOO_BIG = re.compile(r"\b5\.(2\.3|3\.4)\b|\bmessage (too (big|large)|size)\b", re.IGNORECASE)
-RELAY_DENIED = re.compile(
-    r"\brelay(ing)?( access)?( is)? (denied|prohibited|forbidden|not (permitted|allowed))|\b(unable|not (allowed|permitted)|do(es)? not|refuse) (to )?relay", re.IGNORECASE
-)
-# These speak of our login or our right to relay, not of this mail: RFC 4954 section 6, RFC 5321 section 7.1.
-OUR_FAULT = (530, 534, 535, 538, 454)
-LIMIT_PAUSE, CHANNEL_PAUSE, CONNECT_PAUSE = 900.0, 300.0, 60.0
-
-
-_ADDRESS = re.compile(r"<[^>]*>|\S+@\S+")
+CONNECT_PAUSE = 60.0  # seconds that nobody tries to connect
 
 
 class Closed(Exception):
@@ -83,25 +69,18 @@ class Smtp:
         self._smtp: smtplib.SMTP | None = None
         self._sent = 0
         self._used = 0.0
-        self._stopped: tuple[float, str, str] | None = None  # nothing is tried before that moment; why and reason
 
     def send(self, sender: str, recipient: str, message: bytes, key: str) -> None:
         """Return once the server took the message; an answer otherwise. A connection the server closed early is opened again once."""
-        if self._stopped and self.clock() < self._stopped[0]:
-            until, why, reason = self._stopped
-            raise Snooze(until - self.clock(), why, reason=reason)
-        try:
-            for attempt in (1, 2):
-                self._open()
-                try:
-                    return self._transact(sender, recipient, message)
-                except Closed as closed:
-                    self._drop()
-                    if attempt == 2:
-                        raise Snooze(CONNECT_PAUSE, f"{self.host} closes the connection before taking mail: {closed}", reason="smtp-closed") from closed
-        except Snooze as snooze:
-            self._stopped = (self.clock() + min(snooze.delay, LIMIT_PAUSE), f"not tried: {snooze}", snooze.reason)
-            raise
+        for attempt in (1, 2):
+            self._open()
+            try:
+                return self._transact(sender, recipient, message)
+            except Closed as closed:
+                self._drop()
+                if attempt == 2:
+                    away = Snooze(CONNECT_PAUSE, f"{self.host} closes the connection before taking mail: {closed}", reason="smtp-closed")
+                    raise away.of_channel(troubled=True, leave_alone=CONNECT_PAUSE) from closed
         raise AssertionError("unreachable: the loop above returns or raises")
 
     def check(self) -> None:
@@ -132,19 +111,22 @@ class Smtp:
         except smtplib.SMTPAuthenticationError as error:
             self._drop()
             said = printable(_words(error.smtp_error), 200)
-            raise Snooze(CHANNEL_PAUSE, f"{self.host} refuses our login ({error.smtp_code} {said}): check ASYNCSEND_EMAIL_URL", reason="smtp-login") from error
+            if error.smtp_code < 500 and error.smtp_code != 454:  # RFC 4954 section 6: a temporary failure of theirs
+                raise self._away(f"{self.host} cannot check our login now ({error.smtp_code} {said})") from error
+            raise broken(f"{self.host} refuses our login ({error.smtp_code} {said}): check ASYNCSEND_EMAIL_URL", "smtp-login") from error
         except smtplib.SMTPNotSupportedError as error:
             self._drop()
-            raise Snooze(CHANNEL_PAUSE, f"{self.host} takes no login ({error}): check ASYNCSEND_EMAIL_URL", reason="smtp-login") from error
+            raise broken(f"{self.host} takes no login ({error}): check ASYNCSEND_EMAIL_URL", "smtp-login") from error
         except ssl.SSLError as error:
             self._drop()
-            raise Snooze(CHANNEL_PAUSE, f"TLS with {self.host} failed ({error}): check the host name in ASYNCSEND_EMAIL_URL", reason="smtp-tls") from error
+            raise broken(f"TLS with {self.host} failed ({error}): check the host name in ASYNCSEND_EMAIL_URL", "smtp-tls") from error
         except (smtplib.SMTPException, OSError) as error:
             self._drop()
-            retry = Retry(None, f"cannot connect to {self.host}:{self.port} ({printable(str(error), 200)})", reason="smtp-connect")
-            # The jobs behind this one are not charged for a server that is away: they wait a minute without trying.
-            self._stopped = (self.clock() + CONNECT_PAUSE, f"not tried: {retry}", "smtp-connect")
-            raise retry from error
+            raise self._away(f"cannot connect to {self.host}:{self.port} ({printable(str(error), 200)})") from error
+
+    def _away(self, why: str) -> Answer:
+        """The answer for the one mail that found the server away; those behind it are not charged, they wait a minute without trying."""
+        return Retry(None, why, reason="smtp-connect").of_channel(troubled=True, unsent=True, leave_alone=CONNECT_PAUSE)
 
     def _connect(self) -> None:
         if self.implicit_tls:
@@ -201,7 +183,7 @@ class Smtp:
         self._sent += 1
         self._used = self.clock()
         if code != 250:
-            answer = self._answer("the message", code, _words(words))
+            answer = judged(self.host, "the message", code, _words(words))
             if code == 421:
                 self._drop()
             raise answer
@@ -212,7 +194,7 @@ class Smtp:
             return
         if code in (421, -1):
             raise Closed(f"{code} {printable(_words(words), 200)}")
-        answer = self._answer(step, code, _words(words))
+        answer = judged(self.host, step, code, _words(words))
         self._sent += 1  # refused transactions count against the server's limit, too
         self._used = self.clock()
         smtp = self._smtp
@@ -220,22 +202,6 @@ class Smtp:
         with contextlib.suppress(smtplib.SMTPException, OSError):
             smtp.rset()
         raise answer
-
-    def _answer(self, step: str, code: int, words: str) -> Answer:
-        """What a refusal means for the job and for the account."""
-        said = f"{self.host} answered {step} with {code} {printable(words, 300)}"
-        words = _ADDRESS.sub(" ", words)  # <quota@relay.example> says nothing of quotas or relays
-        if MAILBOX_FULL.search(words):
-            return Retry(None, said, reason="mailbox-full")
-        if TOO_BIG.search(words) or code == 552:
-            return Refused(said, reason=f"smtp-{code}")
-        if (code >= 500 or code == 454) and LIMIT_WORDS.search(words):
-            return Snooze(LIMIT_PAUSE, f"{said}: the host's limit, mail waits until it opens", reason="smtp-limit")
-        if code in OUR_FAULT or RELAY_DENIED.search(words):
-            return Snooze(CHANNEL_PAUSE, f"{said}: check the login in ASYNCSEND_EMAIL_URL", reason="smtp-login")
-        if code >= 500:
-            return Refused(said, reason=f"smtp-{code}")
-        return Retry(None, said, reason=f"smtp-{code}")
 
 
 def _words(reply: bytes | str) -> str:

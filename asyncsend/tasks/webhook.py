@@ -44,6 +44,7 @@ class Webhook:
         self._session: requests.Session | None = None
 
     def __call__(self, payload: Payload, job: Job) -> Any:
+        job.report = {"unsent": True}
         if job.endpoint is None:
             method, url, headers, body = request_of(payload)
             keys = self.keys
@@ -68,11 +69,12 @@ class Webhook:
             job.report |= {"troubled": True}
             raise
         except Refused:  # nobody was asked
-            job.report = {}
+            job.report = {"unsent": True}
             raise
         if reply.status == 429 or reply.status >= 500:
             job.report |= {"troubled": True, "leave_alone": reply.retry_after if reply.status in (429, 503) else None}
         if 200 <= reply.status < 300:
+            job.report = {}  # the run knows whether its host was in trouble
             return {"status": reply.status}
         said = f"{urlsplit(url).hostname} answered {reply.status}"
         if reply.status == 410:

@@ -1,0 +1,265 @@
+"""Quotas: no window ever holds more than it may, hardly anything is left unused, and whoever is urgent has a turn."""
+
+import itertools
+import random
+
+import pytest
+
+from asyncsend import job as outcomes
+from asyncsend import producer, quotas
+from asyncsend.config import load
+from asyncsend.errors import ConfigurationError
+from asyncsend.job import Settlement
+from asyncsend.quotas import Meter, Window, quota
+from asyncsend.store import open_store
+from asyncsend.store.connection import ConnectionLost
+from asyncsend.store.rows import Turn
+from tests.parts import made_store
+
+HOUR = 3600.0
+NOW = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("text", "windows"),
+    [
+        ("10/min, 200/hour, 1000/day", [(10, 60), (200, 3600), (1000, 86400)]),
+        ("1 per 6s", [(1, 6)]), ("25/5min", [(25, 300)]), ("100 / 30 minutes", [(100, 1800)]), ("3/HOUR", [(3, 3600)]), ("2 per 2 days", [(2, 172800)]),
+        ("dreamhost", [(100, 3600)]), (" HostGator ", [(500, 3600), (1, 8)]), ("", []),
+    ],
+)  # fmt: skip
+def test_a_limit_means_its_windows(text, windows):
+    assert list(quota(text)) == [Window(number, float(seconds)) for number, seconds in windows]
+
+
+@pytest.mark.parametrize("text", ["10", "0/hour", "-1/hour", "10/fortnight", "ten/hour", "10/0min", "1/40days", "10/min 20/hour", "nohost", "1e3/day", "10//min"])
+def test_what_is_no_limit_is_refused_with_the_forms_there_are(text):
+    with pytest.raises(ValueError, match=r"write 10/min, 200/hour, 1000/day or 1 per 6s"):
+        quota(text)
+
+
+@pytest.mark.parametrize("text", [*quotas.PRESETS.values(), "1/day", "7 per 90s"])
+def test_a_limit_is_spoken_in_words_that_mean_the_same(text):
+    assert quota(quotas.spoken(quota(text))) == quota(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("ASYNCSEND_EMAIL_LIMIT", "lots"), ("ASYNCSEND_DOMAIN_LIMIT", "gmail.com 20/min"), ("ASYNCSEND_DOMAIN_LIMIT", "*: "), ("ASYNCSEND_EMAIL_FAILURES", "51/hour"), ("ASYNCSEND_EMAIL_FAILURES", "3/hour, 5/day"),
+     ("ASYNCSEND_RESERVE", "x"), ("ASYNCSEND_QUIET_HOURS", "newsletter: 25:00-08:00"), ("ASYNCSEND_QUIET_HOURS", "22:00"), ("ASYNCSEND_QUIET_HOURS", "a: 8-8")],
+)  # fmt: skip
+def test_a_setting_that_is_no_limit_is_named_with_what_to_write(name, text):
+    with pytest.raises(ConfigurationError, match=f"sets {name}="):
+        load({"ASYNCSEND_HOME": "/nowhere", name: text})
+
+
+# ── the arithmetic ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Channel:
+    """A channel as the store would see it, in memory: what was sent, and what is promised."""
+
+    def __init__(self, limit, reserve=0.0):
+        self.windows, self.reserve, self.sent, self.paced, self.promised = quota(limit), reserve, [], 0.0, {}
+
+    def meter(self, now, catch_up=60.0):
+        since = [[at for at in self.sent if at > now - window.seconds] for window in self.windows]
+        return Meter(
+            self.windows, now, [len(times) for times in since], [[at + window.seconds for at in times] for times, window in zip(since, self.windows, strict=True)],
+            self.paced, dict(self.promised), self.reserve, catch_up,
+        )  # fmt: skip
+
+    def ask(self, now, number, queue="default", *, urgent=False, catch_up=60.0):
+        """Of so many jobs: how many may go now, and when the others may expect to."""
+        meter, going, promises = self.meter(now, catch_up), 0, []
+        for _ in range(number):
+            if meter.free(urgent=urgent):
+                meter.take()
+                going += 1
+            else:
+                promises.append(meter.promise(queue, urgent=urgent))
+        self.sent += [now] * going
+        self.paced, self.promised = meter.paced, meter.promised
+        return going, promises
+
+
+def most_in(times, seconds):
+    """The fullest window of this length."""
+    times = sorted(times)
+    return max((sum(1 for other in times if at <= other < at + seconds) for at in times), default=0)
+
+
+@pytest.mark.parametrize("limit", ["200/hour", "10/min, 200/hour", "10/min, 200/hour, 1000/day", "1 per 6s", "25/5min", "8/hour"])
+def test_while_jobs_wait_a_limit_is_never_exceeded_and_hardly_anything_is_left_unused(limit):
+    channel, chance = Channel(limit), random.Random(limit)
+    tightest = max(window.apart for window in channel.windows)
+    length = 3 * 86400.0 if tightest > 60 else 5 * HOUR
+    minute = 0.0
+    while minute < length:  # a run of 50 seconds each minute, now and then killed or late
+        now = minute + chance.random() * 3
+        last = minute + (50 if chance.random() < 0.95 else chance.random() * 50)
+        while now < last:
+            _, promises = channel.ask(NOW + now, 12, catch_up=61.0)
+            now = max(now + 0.3, min(promises) - NOW if promises else now)
+        minute += 60
+    for window in channel.windows:
+        assert most_in(channel.sent, window.seconds) <= window.number
+    assert len(channel.sent) >= 0.95 * (length - HOUR) / tightest
+
+
+def test_turns_are_spread_evenly_over_an_hour_and_not_taken_all_at_once():
+    channel = Channel("200/hour")
+    going, promises = channel.ask(NOW, 500)
+    assert going == 4, "what the minute before left over"
+    assert {round(later - earlier) for earlier, later in itertools.pairwise(promises[:190])} == {18}
+    assert most_in(promises[:190], 60) <= 4
+
+
+def test_a_host_whose_cron_comes_seldom_makes_up_for_the_time_between():
+    channel = Channel("200/hour")
+    channel.ask(NOW - 900, 1, catch_up=900)
+    assert channel.ask(NOW, 500, catch_up=900)[0] == 50
+
+
+def test_a_window_longer_than_an_hour_is_counted_and_not_spread():
+    assert Channel("1000/day").ask(NOW, 2000)[0] == 1000
+
+
+def test_an_urgent_job_has_a_turn_at_once_while_a_newsletter_waits():
+    channel = Channel("200/hour", reserve=0.03)
+    for minute in range(70):
+        channel.ask(NOW + 60 * minute, 500, "newsletter")
+    assert channel.ask(NOW + 4170, 500, "newsletter")[0] == 0
+    assert channel.ask(NOW + 4170, 6, "critical", urgent=True) == (6, [])
+    for window in channel.windows:
+        assert most_in(channel.sent, window.seconds) <= window.number
+
+
+def test_a_second_newsletter_is_promised_the_turns_behind_the_first_and_another_queue_is_not():
+    channel = Channel("60/min")
+    first = channel.ask(NOW, 200, "newsletter")[1]
+    assert channel.ask(NOW + 0.5, 10, "newsletter")[1][0] > first[-1]
+    assert channel.ask(NOW + 0.5, 1, "default")[1][0] < first[3]
+
+
+# ── the store ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def claimed(store, number, token="1" * 32):
+    store.insert([producer.new_job("email", {"to": "a@example.com"}) for _ in range(number)])
+    return store.claim(["default"], number, token, 1)
+
+
+def turns(store, jobs, limit="5/hour", urgent=False, owner=None):
+    store.metered = True
+    return store.turns([Turn(job.id, job.queue, urgent, ("email",)) for job in jobs], {"email": quota(limit)}, 0.0, 60.0, owner)
+
+
+def going(waits):
+    return sorted(job_id for job_id, wait in waits.items() if wait == 0)
+
+
+def test_a_turn_is_taken_before_the_effect_counts_while_it_is_under_way_and_is_stamped_after_it(store, clock):
+    clock.set(NOW)
+    jobs = claimed(store, 9)
+    first = going(turns(store, jobs, "5/day"))
+    assert first == [job.id for job in jobs[:5]]
+    clock.forward(3 * 86400)  # a job that takes three days
+    assert going(turns(store, jobs[5:], "5/day")) == []
+    store.settle([Settlement(job.id, job.token, outcomes.finish()) for job in jobs[:5]])
+    clock.forward(86399)
+    assert going(turns(store, jobs[5:], "5/day")) == []
+    clock.forward(2)
+    assert going(turns(store, jobs[5:], "5/day")) == [job.id for job in jobs[5:]]
+
+
+@pytest.mark.parametrize(
+    "untouched",
+    [outcomes.release(), outcomes.snooze(9, "breaker-open"), outcomes.snooze(9, "quota"), outcomes.retry(9, "smtp-connect", "away")._replace(unsent=True), outcomes.bury("bad-payload", "no to")._replace(unsent=True)],
+)
+def test_a_turn_that_was_not_used_is_given_back(store, clock, untouched):
+    clock.set(NOW)
+    jobs = claimed(store, 2)
+    assert going(turns(store, jobs, "1/day")) == [jobs[0].id]
+    store.settle([Settlement(jobs[0].id, jobs[0].token, untouched)])
+    assert going(turns(store, jobs[1:], "1/day")) == [jobs[1].id]
+
+
+@pytest.mark.parametrize("failed", [outcomes.retry(9, "smtp-450", "no"), outcomes.bury("smtp-550", "no"), outcomes.hold("unknown", "?"), outcomes.release(crashed=True, reason="run-died")])
+def test_a_failure_uses_up_its_turn(store, clock, failed):
+    clock.set(NOW)
+    jobs = claimed(store, 2)
+    turns(store, jobs, "1/day")
+    store.settle([Settlement(jobs[0].id, jobs[0].token, failed)])
+    assert going(turns(store, jobs[1:], "1/day")) == []
+
+
+def test_what_a_run_left_open_that_nobody_settles_is_counted_from_now_on(store, clock):
+    clock.set(NOW)
+    jobs = claimed(store, 2)
+    turns(store, jobs[:1], "1/hour")
+    store._write("UPDATE asyncsend_jobs SET state = 'cancelled' WHERE id = :id", id=jobs[0].id)
+    store.tidy_quotas(None)
+    clock.forward(HOUR - 1)
+    assert going(turns(store, jobs[1:], "1/hour")) == []
+    clock.forward(2)
+    assert going(turns(store, jobs[1:], "1/hour")) == [jobs[1].id]
+
+
+def test_two_runs_at_once_never_take_more_than_there_is(url, clock):
+    """Two hosts, one of which has lost the status row and does not know it yet."""
+    first, second = made_store(url), open_store(url, "asyncsend_")
+    try:
+        jobs = claimed(first, 40)
+        taken = [job_id for number in range(8) for job_id in going(turns((first, second)[number % 2], jobs[number * 5 : number * 5 + 5], "12/day"))]
+        assert len(taken) == 12
+    finally:
+        first.close()
+        second.close()
+
+
+def test_whoever_lost_the_status_row_takes_no_turns(store):
+    jobs = claimed(store, 3)
+    assert going(turns(store, jobs, owner="f" * 32)) == []
+    assert store._rows("SELECT COUNT(*) FROM asyncsend_sends")[0][0] == 0
+
+
+@pytest.mark.parametrize("lost", ["INSERT INTO asyncsend_sends", "UPDATE asyncsend_quotas SET paced = :paced", "COMMIT before", "COMMIT after"])
+def test_turns_whose_reply_is_lost_are_taken_once(store, lost):
+    jobs, execute, pending = claimed(store, 7), store._execute, [lost]
+
+    def breaking(sql, params):
+        words = lost.removesuffix(" before").removesuffix(" after")
+        if pending and sql.startswith(words):
+            pending.clear()
+            if lost.endswith("after"):
+                execute(sql, params)
+            elif not hasattr(store, "options"):
+                execute("ROLLBACK", {})
+            raise ConnectionLost("2013")
+        return execute(sql, params)
+
+    store._execute = breaking
+    taken = going(turns(store, jobs, "5/day"))
+    assert not pending
+    assert taken == [job.id for job in jobs[:5]]
+    assert store._rows("SELECT COUNT(*) FROM asyncsend_sends")[0][0] == 5
+
+
+def test_a_job_takes_no_turn_anywhere_while_one_of_its_channels_is_full(store):
+    store.metered = True
+    jobs, limits = claimed(store, 3), {"email": quota("9/day"), "to:slow.example": quota("1/day")}
+    ways = [("email", "to:slow.example"), ("email", "to:slow.example"), ("email",)]
+    waits = store.turns([Turn(job.id, "default", False, way) for job, way in zip(jobs, ways, strict=True)], limits, 0.0, 60.0, None)
+    assert going(waits) == [jobs[0].id, jobs[2].id]
+    assert store._rows("SELECT channel, COUNT(*) FROM asyncsend_sends GROUP BY channel ORDER BY channel") in ([("email", 2), ("to:slow.example", 1)], [(b"email", 2), (b"to:slow.example", 1)])
+
+
+def test_rows_that_no_window_counts_any_more_are_deleted(store, clock):
+    clock.set(NOW)
+    jobs = claimed(store, 3)
+    turns(store, jobs)
+    store.settle([Settlement(job.id, job.token, outcomes.finish()) for job in jobs])
+    clock.forward(32 * 86400)
+    store.tidy_quotas(None)
+    assert store._rows("SELECT COUNT(*) FROM asyncsend_sends")[0][0] == 0
