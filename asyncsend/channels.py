@@ -13,6 +13,7 @@ How much may go through a channel that works is in quotas.py.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -132,7 +133,7 @@ class Channels:
         channel = self.troubled(job)
         if channel is None or channel.left is None or channel.left <= 0:
             return None
-        return outcomes.snooze(channel.left, BREAKER, f"{channel.name} is stopped ({channel.reason}); `asyncsend resume {channel.name}` opens it")
+        return outcomes.snooze(math.ceil(channel.left), BREAKER, f"{channel.name} is stopped ({channel.reason}); `asyncsend resume {channel.name}` opens it")
 
     def troubled(self, job: Job) -> Channel | None:
         """The channel that a job would take, if something is wrong with it."""

@@ -114,16 +114,22 @@ class Meter:
         self.taken += 1
         self.paced = max(self.paced, self.now - max(CATCH_UP, self.catch_up)) + self._apart
 
-    def promise(self, queue: str, *, urgent: bool) -> float:
-        """When the next job of this queue may expect its turn. An estimate: those of earlier queues go before it."""
+    def promise(self, queue: str, *, urgent: bool, again: bool = False) -> float:
+        """
+        When the next job of this queue may expect its turn. An estimate: those of earlier queues go before it.
+
+        `again`: it had a promise, and another job was before it; it is not sent to the end of its queue for that.
+        """
         at = self.now
         for window, used, leaving in zip(self.windows, self.used, self.leaving, strict=True):
             short = used + self.taken + self.asked - self._most(window, urgent)  # so many have to leave before
             if short >= 0:
                 at = max(at, leaving[short] if short < len(leaving) else self.now + window.seconds)
-        self.asked += 1
         if not urgent:
-            at = max(at, self.paced, self.promised.get(queue, 0.0) + self._apart)
+            at = max(at, self.paced + self.asked * self._apart)
+        self.asked += 1
+        if not urgent and not again:
+            at = max(at, self.promised.get(queue, 0.0) + self._apart)
             self.promised[queue] = at
         return max(at, self.now + 1.0)
 

@@ -7,6 +7,7 @@ A job takes a turn in each channel that has a limit and lies on its way: the acc
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -62,14 +63,14 @@ class Turns:
                 mine = self._limits_of(job)
                 limits |= mine
                 if mine:
-                    wanted.append(Turn(job.id, named(job.queue), (rank(job.queue, self.order) or 0) < self._urgent, tuple(mine)))
+                    wanted.append(Turn(job.id, named(job.queue), (rank(job.queue, self.order) or 0) < self._urgent, tuple(mine), job.reason == QUOTA))
         if not wanted:
             return found
         waits = self.store.turns(wanted, limits, self.settings.reserve, self._catch_up, self.holding.owner)
         for turn in wanted:
             if waits[turn.job_id] > 0:
                 words = "; ".join(f"{name} takes {spoken(limits[name])}" for name in turn.channels)
-                found[turn.job_id] = outcomes.snooze(waits[turn.job_id], QUOTA, f"it waits for its turn: {words}")
+                found[turn.job_id] = outcomes.snooze(math.ceil(waits[turn.job_id] * 10) / 10, QUOTA, f"it waits for its turn: {words}")
                 self.soonest = min(self.soonest, self.clock() + waits[turn.job_id])
         return found
 

@@ -50,7 +50,7 @@ class QuotaStatements(SqlConnection):
                 for name in one.channels if not full else ():
                     meters[name].take()
                     taken[name].append(one.job_id)
-                waits[one.job_id] = max((meters[name].promise(one.queue, urgent=one.urgent) - now for name in full), default=0.0)
+                waits[one.job_id] = max((meters[name].promise(one.queue, urgent=one.urgent, again=one.again) - now for name in full), default=0.0)
             for name, jobs in taken.items():
                 if jobs and self._write(
                     "INSERT INTO asyncsend_sends (channel, job_id) SELECT :name, id FROM asyncsend_jobs WHERE id IN :jobs"

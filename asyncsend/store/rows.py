@@ -197,3 +197,4 @@ class Turn(NamedTuple):
     queue: str
     urgent: bool
     channels: tuple[str, ...]
+    again: bool = False  # it was promised one before

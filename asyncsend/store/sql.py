@@ -334,18 +334,19 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
 
         PartlyWritten if a group was; with `exactly` it is asked first which claims still stand.
         """
-        # Plain successes and plain releases go by the group, everything that carries words of its own by itself.
-        groups: dict[tuple[str, str], list[Settlement]] = {}
+        # Plain successes and releases go by the group, and so do those whose time has not come; everything that carries words of its own by itself.
+        groups: dict[tuple[str, str, Outcome | None], list[Settlement]] = {}
         singles: list[Settlement] = []
         for settlement in self._open_claims(settlements, rescue) if exactly else settlements:
             kind = _group_of(settlement.outcome)
             if kind and not rescue:
-                groups.setdefault((kind, settlement.token), []).append(settlement)
+                groups.setdefault((kind, settlement.token, settlement.outcome if kind == "snooze" else None), []).append(settlement)
             else:
                 singles.append(settlement)
         written: list[Settlement] = []
-        for (kind, token), group in sorted(groups.items()):
-            matched = self._settle_group(kind, token, [one.job_id for one in group], owner)
+        for (kind, token, outcome), group in sorted(groups.items(), key=lambda item: item[1][0].job_id):
+            ids = [one.job_id for one in group]
+            matched = self._put_off(outcome, token, ids, owner) if outcome else self._settle_group(kind, token, ids, owner)
             if matched == len(group):
                 written += group
             elif matched:
@@ -378,6 +379,15 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
             " WHERE id IN :ids AND state = 'running' AND token = :token"
             f"{WHILE_OURS}",
             ids=sorted(ids), token=bytes.fromhex(token), owner=owner,
+        )  # fmt: skip
+
+    def _put_off(self, outcome: Outcome, token: str, ids: list[int], owner: str | None) -> int:
+        """Those that were never begun, for their time had not come."""
+        return self._write(
+            "UPDATE asyncsend_jobs /*by key*/ SET state = 'ready', run_at = FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + :delay), started_at = NULL, reason = :reason, error = :error"
+            " WHERE id IN :ids AND state = 'running' AND token = :token"
+            f"{WHILE_OURS}",
+            ids=sorted(ids), token=bytes.fromhex(token), delay=outcome.delay, reason=outcome.reason, error=storable(outcome.error), owner=owner,
         )  # fmt: skip
 
     def _settle_one(self, settlement: Settlement, owner: str | None, rescue: bool) -> int:
@@ -528,6 +538,8 @@ def _group_of(outcome: Outcome) -> str | None:
         return "finish"
     if outcome.verb == "release" and not outcome.crashed and outcome.reason is None:
         return "release"
+    if outcome.verb == "snooze" and not is_told(outcome):
+        return "snooze"
     return None
 
 
