@@ -580,6 +580,7 @@ class Lane:
         for request in self.http.requests:
             history.effects.append(Event(request.headers["Idempotency-Key"], self._whose(request.port, request.at), request.at))
         history.deaths = [death._replace(processes=self._who(death)) for death in history.deaths]
+        self.store.forget_connection()  # all this took so long that the server has hung up
         history.rows = {row[0]: Row(*row[1:]) for row in self.store._rows("SELECT uid, state, attempts, crashes, reason, id FROM asyncsend_jobs")}
         self._read_logs()
         figures.verdict = check(history)
@@ -704,7 +705,8 @@ def torture(arguments: argparse.Namespace) -> Figures:
             started.append((subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL), path))
         figures: Figures | None = None
         for process, path in started:
-            process.wait()
+            if process.wait() and not path.exists():
+                sys.exit(f"a lane ended with {process.returncode} and without figures; its own words are above")
             members = json.loads(path.read_text("utf-8"))["figures"]
             one = Figures(**members | {"verdict": Verdict(**members["verdict"])})
             if figures is None:
