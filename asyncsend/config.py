@@ -47,6 +47,11 @@ DECLARED: dict[str, tuple[str, str]] = {
     "ASYNCSEND_EMAIL_FROM": ("", "sender of mails that name none: Shop <shop@example.com>"),
     "ASYNCSEND_EMAIL_ON_UNKNOWN": ("retry", "when a mail server vanishes after the final dot: retry (same Message-ID) or hold"),
     "ASYNCSEND_ATTACHMENTS": ("", "folder that attachments given by path must lie in; default: attachments in ASYNCSEND_HOME"),
+    "ASYNCSEND_TEMPLATES": ("", "folder of the templates that mails name: welcome.html, welcome.txt; default: templates in ASYNCSEND_HOME"),
+    "ASYNCSEND_EMAIL_REDIRECT": ("", "test mode: every mail goes to this one address, me@example.com, instead of its own"),
+    "ASYNCSEND_DKIM_KEY": ("", "file of the RSA key, mode 600, that signs mails; default: none, for most mail servers sign by themselves"),
+    "ASYNCSEND_DKIM_SELECTOR": ("asyncsend", "name of this key in the DNS: <selector>._domainkey.<domain>"),
+    "ASYNCSEND_DKIM_DOMAIN": ("", "domain that signs; default: the one of each mail's sender"),
     "ASYNCSEND_SMS_URL": ("", "twilio://SID:TOKEN@default?from=%2B15550100, http+template:///path/gateway.toml; default: a local file"),
     "ASYNCSEND_WEBHOOK_SECRET": ("", "whsec_… secret that signs webhooks (Standard Webhooks); several, separated by spaces, while rotating"),
     "ASYNCSEND_EVENT_SOURCE": ("asyncsend", "what published events say they come from: the address of your site, as a rule"),
@@ -93,6 +98,11 @@ class Settings(NamedTuple):
     email_from: str
     email_on_unknown: str
     attachments: Path
+    templates: Path
+    email_redirect: str
+    dkim_key: Path | None
+    dkim_selector: str
+    dkim_domain: str
     sms_url: str
     webhook_secrets: tuple[str, ...]
     event_source: str
@@ -191,6 +201,11 @@ def load(environ: Mapping[str, str]) -> Settings:
         email_from=value("ASYNCSEND_EMAIL_FROM"),
         email_on_unknown=checked("ASYNCSEND_EMAIL_ON_UNKNOWN", _on_unknown, "use retry or hold"),
         attachments=path("ASYNCSEND_ATTACHMENTS", home / "attachments"),
+        templates=path("ASYNCSEND_TEMPLATES", home / "templates"),
+        email_redirect=checked("ASYNCSEND_EMAIL_REDIRECT", _one_address, "use one address, such as me@example.com"),
+        dkim_key=path("ASYNCSEND_DKIM_KEY", home) if value("ASYNCSEND_DKIM_KEY") else None,
+        dkim_selector=checked("ASYNCSEND_DKIM_SELECTOR", _dns_name, "use letters, digits, - and ."),
+        dkim_domain=checked("ASYNCSEND_DKIM_DOMAIN", _dns_name, "use a domain in ASCII, such as example.com"),
         sms_url=checked("ASYNCSEND_SMS_URL", _url, _URL_RULE) or f"file://{home / 'outbox' / 'sms.log'}",
         webhook_secrets=tuple(value("ASYNCSEND_WEBHOOK_SECRET").split()),
         event_source=checked("ASYNCSEND_EVENT_SOURCE", _source, "use a URI without blanks, such as https://shop.example.com"),
@@ -447,6 +462,18 @@ def _addresses(text: str) -> tuple[str, ...]:
         elif not re.fullmatch(r"[^@\s]+@[^@\s]+", name):
             raise ValueError(name)
     return names
+
+
+def _one_address(text: str) -> str:
+    if text and not re.fullmatch(r"[^@\s,;<>]+@[^@\s,;<>]+", text):
+        raise ValueError(text)
+    return text
+
+
+def _dns_name(text: str) -> str:
+    if text and not re.fullmatch(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*", text):
+        raise ValueError(text)
+    return text
 
 
 def _limits(text: str) -> dict[str, float]:

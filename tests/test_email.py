@@ -316,8 +316,14 @@ def test_text_and_html_are_alternatives_the_plainest_first():
     assert [part.get_content().strip() for part in message.iter_parts()] == ["Plain ü", "<p>Rich ü</p>"]
 
 
-def test_html_alone_is_html():
-    assert read(composed(text=None, html="<p>x</p>")[2]).get_content_type() == "text/html"
+def test_html_alone_gets_a_text_made_of_it():
+    message = read(composed(text=None, html="<p>Grüße, <a href='https://example.com/'>here</a></p>")[2])
+    assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain", "text/html"]
+    assert message.get_body(("plain",)).get_content().strip() == "Grüße, here (https://example.com/)"
+
+
+def test_html_in_which_there_is_nothing_to_read_is_html_alone():
+    assert read(composed(text=None, html="<img src='cid:x'>")[2]).get_content_type() == "text/html"
 
 
 # ── attachments ──────────────────────────────────────────────────────────────────────────────────────────────────────
