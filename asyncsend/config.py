@@ -43,7 +43,7 @@ DECLARED: dict[str, tuple[str, str]] = {
     "ASYNCSEND_KEEP_DEAD": ("90d", "how long dead letters stay in the table"),
     "ASYNCSEND_KEEP_HELD": ("90d", "how long held jobs wait for a decision; then they are dead"),
     "ASYNCSEND_ARCHIVE": ("", "folder for what is deleted after its time, as gzipped JSON lines; default: it is deleted for good"),
-    "ASYNCSEND_EMAIL_URL": ("", "smtp://user:password@host:587, smtps://…, sendmail:///usr/sbin/sendmail; default: maildir:// in the local outbox"),
+    "ASYNCSEND_EMAIL_URL": ("", "smtp://user:password@host:587, smtps://…, sendmail:///usr/sbin/sendmail, sendgrid://KEY@default, mailgun://KEY@domain, …; default: maildir:// in the local outbox"),
     "ASYNCSEND_EMAIL_FROM": ("", "sender of mails that name none: Shop <shop@example.com>"),
     "ASYNCSEND_EMAIL_ON_UNKNOWN": ("retry", "when a mail server vanishes after the final dot: retry (same Message-ID) or hold"),
     "ASYNCSEND_ATTACHMENTS": ("", "folder that attachments given by path must lie in; default: attachments in ASYNCSEND_HOME"),
@@ -62,6 +62,7 @@ DECLARED: dict[str, tuple[str, str]] = {
     "ASYNCSEND_METRICS_FILE": ("", "file for the textfile collector of node_exporter, written after each run that had work: …/asyncsend.prom"),
 }
 SECRET = ("ASYNCSEND_DATABASE_URL", "ASYNCSEND_EMAIL_URL", "ASYNCSEND_SMS_URL", "ASYNCSEND_WEBHOOK_SECRET", "ASYNCSEND_ALERT_TO", "ASYNCSEND_HEARTBEAT_URL")
+KEY_AS_USER = ("sendgrid://", "mailgun://", "brevo://", "postmark://")  # whose URLs hold a key where others have a user
 BY_PATH = ("ASYNCSEND_ALERT_TO", "ASYNCSEND_HEARTBEAT_URL")  # whoever knows the path of such an address may speak there
 
 # What the names of secrets look like, in the query of a URL and in a gateway's template; ssl_key is the path of a file.
@@ -138,6 +139,8 @@ class Settings(NamedTuple):
         found = {part for secret in self.webhook_secrets for part in (secret, secret.removeprefix("whsec_"))}
         for url in (self.database_url, self.email_url, self.sms_url):
             netloc = urlsplit(url).netloc  # load has split it before: it can be
+            if url.startswith(KEY_AS_USER):
+                found |= {netloc.rpartition("@")[0], unquote(netloc.rpartition("@")[0])}
             if ":" in netloc.rpartition("@")[0]:
                 password = netloc.rpartition("@")[0].partition(":")[2]
                 found |= {password, unquote(password)}
@@ -259,7 +262,8 @@ def masked(name: str, value: str) -> str:
     if name in BY_PATH:
         return re.sub(r"(://[^/,\s]*/)[^,\s]+", r"\1***", value)
     if "://" in value:
-        shown = re.sub(r"(://[^:]*:).*(@)", r"\1***\2", value, flags=re.DOTALL)
+        secret = r"(://).*(@)" if value.startswith(KEY_AS_USER) else r"(://[^:]*:).*(@)"
+        shown = re.sub(secret, r"\1***\2", value, flags=re.DOTALL)
         return _PARAMETER.sub(lambda found: f"{found[1]}{found[2]}=***" if SECRET_NAME.match(found[2]) else found[0], shown)
     return "***"
 

@@ -333,6 +333,10 @@ def open_transport(url: str) -> Transport:
         from asyncsend.tasks.smtp import Smtp
 
         return Smtp(url)
+    if scheme in ("sendgrid", "mailgun", "brevo", "postmark", "http+template"):
+        from asyncsend.tasks.mail_api import Api
+
+        return Api(url)
     path = unquote(urlsplit(url).path)
     if scheme == "sendmail":
         return Sendmail(path or "/usr/sbin/sendmail")
@@ -340,7 +344,7 @@ def open_transport(url: str) -> Transport:
         return Maildir(Path(path))
     raise ConfigurationError(
         f"ASYNCSEND_EMAIL_URL starts with {printable(scheme, 20)!r}: write smtp://user:password@host:587, smtps://…,"
-        " sendmail:///usr/sbin/sendmail or maildir:///folder"
+        " sendmail:///usr/sbin/sendmail, maildir:///folder, or a provider: sendgrid://, mailgun://, brevo://, postmark://, http+template:// (docs/mail.md)"
     )
 
 

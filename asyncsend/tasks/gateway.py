@@ -8,19 +8,27 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
+import time
+import tomllib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from asyncsend.answers import BadPayload, Refused, Retry, Snooze, Unknown
-from asyncsend.config import SECRET_NAME
+from asyncsend.config import SECRET_NAME, assert_private
+from asyncsend.errors import ConfigurationError
 from asyncsend.job import printable
 from asyncsend.tasks.members import header_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
+Rule = dict[str, Any] | list[dict[str, Any]]  # of a list any rule may hold
+RULES = ("success", "never", "pause", "limit")
+LIMIT_PAUSE = 300.0
 _HOLE = re.compile(r"\{(\w+)\}")
 
 
@@ -34,9 +42,10 @@ class Gateway:
     headers: dict[str, str] = field(default_factory=dict)
     form: dict[str, Any] | None = None  # members may hold {to}, {text}, {from}, {template_id}, {params}, {key} and names of params
     json: Any = None
-    success: dict[str, Any] = field(default_factory=lambda: {"status": [200, 201, 202]})
-    never: dict[str, Any] = field(default_factory=dict)  # the number or the text will never be taken
-    pause: dict[str, Any] = field(default_factory=dict)  # login, credit, limit: not this message's fault
+    success: Rule = field(default_factory=lambda: {"status": [200, 201, 202]})
+    never: Rule = field(default_factory=dict)  # the number or the text will never be taken
+    pause: Rule = field(default_factory=dict)  # login, credit, limit: not this message's fault
+    limit: Rule = field(default_factory=dict)  # too many just now: like pause, and nobody has to mend anything
 
 
 def wrong(members: dict[str, Any]) -> str | None:
@@ -64,8 +73,8 @@ def wrong(members: dict[str, Any]) -> str | None:
         return "form must be a table"
     if method == "GET" and "json" in members:
         return "a GET has no body: use [form]"
-    for name in ("success", "never", "pause"):
-        rule = members.get(name, {"status": []})
+    given = [(name, rule) for name in RULES for rule in _each(members.get(name, {"status": []}))]
+    for name, rule in given:
         if not isinstance(rule, dict) or not rule or not set(rule) <= {"status", "json"}:
             return f"{name} must be a table of status and json"
         codes = rule.get("status", [])
@@ -74,6 +83,24 @@ def wrong(members: dict[str, Any]) -> str | None:
         if not isinstance(rule.get("json", {}), dict):
             return f'{name}.json must be a table of paths: {{"messages.0.status" = "0"}}'
     return None
+
+
+def _each(rule: Any) -> list[Any]:
+    return rule if isinstance(rule, list) else [rule]
+
+
+def from_file(path: Path, what: str, docs: str) -> Gateway:
+    """The gateway of a TOML file, which is private, for it holds keys; ConfigurationError says what is wrong with it."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), encoding="utf-8") as file:  # a named pipe would wait for its other end
+            assert_private(path, os.fstat(file.fileno()))
+            members = tomllib.loads(file.read())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"the {what} template {path} cannot be read ({error}): see {docs} for its form") from error
+    misfit = wrong(members)
+    if misfit:
+        raise ConfigurationError(f"the {what} template {path} does not fit: {misfit}; see {docs} for its members")
+    return Gateway(**{**members, "auth": tuple(members["auth"]) if "auth" in members else None})
 
 
 def request_of(template: Gateway, values: dict[str, Any]) -> tuple[str, dict[str, str], bytes | None]:
@@ -132,28 +159,46 @@ def _keys(part: Any, name: str = "") -> Iterator[str]:
         yield part
 
 
-def judge(template: Gateway, reply: Any) -> dict[str, Any]:
-    """What a reply means: a result if it was sent, an answer if not."""
+def judge(template: Gateway, reply: Any, kind: str = "sms") -> dict[str, Any]:
+    """What a reply means: a result if it was sent, an answer if not. Reasons start with `kind`, whose setting is ASYNCSEND_<KIND>_URL."""
     try:
         body = json.loads(reply.text)
     except (ValueError, RecursionError):
         body = None
     said = f"the gateway answered {reply.status} {printable(_without_secrets(template, reply.text).strip(), 200)}"
     if _matches(template.success, reply.status, body):
-        sid = next((body[name] for name in ("sid", "message_id", "messageId", "id") if isinstance(body, dict) and name in body), None)
+        sid = next((body[name] for name in ("sid", "message_id", "messageId", "MessageID", "id") if isinstance(body, dict) and name in body), None)
+        sid = sid if sid is not None else reply.headers.get("X-Message-Id")
         return {"status": reply.status} | ({"message": str(sid)[:100]} if sid is not None else {})
-    if template.never and _matches(template.never, reply.status, body):
-        raise Refused(said, reason="sms-refused")
-    if template.pause and _matches(template.pause, reply.status, body):
-        raise Snooze(reply.retry_after or 300.0, f"{said}: check the account in ASYNCSEND_SMS_URL", reason="sms-account")
+    if _matches(template.limit, reply.status, body):
+        raise Snooze(_wait(reply) or LIMIT_PAUSE, f"{said}: its limit, nothing is sent until it opens", reason=f"{kind}-limit")
+    if _matches(template.never, reply.status, body):
+        raise Refused(said, reason=f"{kind}-refused")
+    if _matches(template.pause, reply.status, body):
+        raise Snooze(reply.retry_after or 300.0, f"{said}: check the account in ASYNCSEND_{kind.upper()}_URL", reason=f"{kind}-account")
     if 200 <= reply.status < 300 and (body is None or not reply.whole):
         # A gateway that says no says so: half a reply may be the half of a yes, and every message costs.
         raise Unknown(f"{said}, which cannot be read{'' if reply.whole else ' to its end'}: the message may have been sent")
-    raise Retry(reply.retry_after, said, reason=f"sms-{reply.status}")
+    raise Retry(reply.retry_after, said, reason=f"{kind}-{reply.status}")
 
 
-def _matches(rule: dict[str, Any], status: int, body: Any) -> bool:
+def _wait(reply: Any) -> float | None:
+    """Seconds until a limit opens: Retry-After, or what SendGrid (a time since 1970) and Brevo (seconds) say instead."""
+    if reply.retry_after is not None:
+        return float(reply.retry_after)
+    said = next((reply.headers[name] for name in ("X-RateLimit-Reset", "X-Sib-RateLimit-Reset", "RateLimit-Reset") if name in reply.headers), "")
+    if not said.isdecimal():
+        return None
+    seconds = float(said[:12])
+    return min(max(1.0, seconds - time.time() if seconds > 1e9 else seconds), 86400.0)
+
+
+def _matches(rule: Rule, status: int, body: Any) -> bool:
     """`status` lists codes, `json` maps paths like `messages.0.status` to a value or a list of values; all that is named must hold."""
+    if isinstance(rule, list):
+        return any(_matches(one, status, body) for one in rule)
+    if not rule:
+        return False
     if "status" in rule and status not in rule["status"]:
         return False
     for path, wanted in rule.get("json", {}).items():

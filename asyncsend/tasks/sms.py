@@ -10,18 +10,16 @@ import fcntl
 import json
 import os
 import re
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from asyncsend import backoff
 from asyncsend.answers import BadPayload, Retry
-from asyncsend.config import assert_private
 from asyncsend.errors import ConfigurationError
 from asyncsend.job import printable
 from asyncsend.tasks import Payload, Policy
-from asyncsend.tasks.gateway import Gateway, judge, request_of, wrong
+from asyncsend.tasks.gateway import Gateway, from_file, judge, request_of
 from asyncsend.tasks.members import only, text
 
 if TYPE_CHECKING:
@@ -88,17 +86,7 @@ def gateway(url: str) -> Gateway:
     if split.scheme == "twilio":
         return _twilio(unquote(split.username or ""), unquote(split.password or ""), parse_qs(split.query))
     if split.scheme == "http+template":
-        path = Path(unquote(split.path))
-        try:
-            with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), encoding="utf-8") as file:  # a named pipe would wait for its other end
-                assert_private(path, os.fstat(file.fileno()))
-                members = tomllib.loads(file.read())
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(f"the SMS template {path} cannot be read ({error}): see docs/sms.md for its form") from error
-        misfit = wrong(members)
-        if misfit:
-            raise ConfigurationError(f"the SMS template {path} does not fit: {misfit}; see docs/sms.md for its members")
-        return Gateway(**{**members, "auth": tuple(members["auth"]) if "auth" in members else None})
+        return from_file(Path(unquote(split.path)), "SMS", "docs/sms.md")
     raise ConfigurationError(
         f"ASYNCSEND_SMS_URL starts with {printable(split.scheme, 20)!r}: write twilio://SID:TOKEN@default?from=%2B15550100 or http+template:///path/gateway.toml"
     )
