@@ -39,10 +39,10 @@ def page(sender: str, recipient: str, raw: bytes) -> str:
     html, plain = message.get_body(("html",)), message.get_body(("plain",))
     if html is not None:
         # srcdoc is a document of its own: the policy is said again in it, and sandbox="" takes scripts, forms and its origin away.
-        inner = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">' + _with_pictures(_words(html), message)
+        inner = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">' + _with_pictures(str(html.get_content()), message)
         parts.append(f'<h2>HTML</h2>\n<iframe sandbox="" referrerpolicy="no-referrer" srcdoc="{escape(inner)}"></iframe>\n')
     if plain is not None:
-        parts.append(f"<h2>Text</h2>\n<pre>{escape(_words(plain))}</pre>\n")
+        parts.append(f"<h2>Text</h2>\n<pre>{escape(str(plain.get_content()))}</pre>\n")
     files = [part for part in message.walk() if part.get_filename() is not None]
     if files:
         parts.append("<h2>Attachments</h2>\n<ul>" + "".join(f"<li>{escape(_file(part))}</li>" for part in files) + "</ul>\n")
@@ -52,13 +52,9 @@ def page(sender: str, recipient: str, raw: bytes) -> str:
     )  # fmt: skip
 
 
-def _words(part: EmailMessage) -> str:
-    return str(part.get_content())
-
-
 def _file(part: EmailMessage) -> str:
-    cid = part["Content-ID"]
-    return f"{part.get_filename()}: {part.get_content_type()}, {len(_content(part)):,} bytes{f', shown as cid:{str(cid).strip("<>")}' if cid else ''}"
+    cid = str(part["Content-ID"] or "").strip("<>")
+    return f"{part.get_filename()}: {part.get_content_type()}, {len(_content(part)):,} bytes{f', shown as cid:{cid}' if cid else ''}"
 
 
 def _content(part: EmailMessage) -> bytes:

@@ -37,6 +37,8 @@ def preview(session: Session, what: str, payload: str | None, in_browser: bool) 
 
     if payload is not None and what != "email":
         raise click.UsageError("a payload can be shown for the task email only; for a job that is there, give its uid alone")
+    if what == "email" and payload is None:
+        raise click.UsageError("write the payload behind email: JSON, @file or -; a job whose uid is email is uid=email")
     job = session.find(what) if payload is None else Job(0, "email", read_payload(payload), uid="preview")
     if job.task != "email":
         raise InvalidJob(f"{printable(what, 70)} is a job of {printable(job.task, 70)}: only mails can be shown")
