@@ -137,7 +137,8 @@ def _value(values: dict[str, Any], name: str) -> str:
 
 def _without_secrets(template: Gateway, text: str) -> str:
     """A reply as it may be kept: some gateways echo the request with its keys."""
-    secrets = [value for value in template.headers.values() if len(value) >= 8 and "{" not in value]
+    values = [value for value in template.headers.values() if "{" not in value]
+    secrets = [word for value in values for word in (value, value.rpartition(" ")[2]) if len(word) >= 8]  # "Bearer key" may come back as the key alone
     if template.auth:
         secrets += [template.auth[1], base64.b64encode(":".join(template.auth).encode()).decode()]
     secrets += _keys([template.form, template.json, parse_qs(urlsplit(template.url).query)])
