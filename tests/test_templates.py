@@ -336,7 +336,7 @@ def test_without_jinja2_a_mail_waits_and_says_what_to_install(lite):
     lite.insert("email", json.dumps({"to": "ann@example.com", "subject": "x", "text": "y"}))
     lite.quiet("run")
     assert lite.rows("state, reason, attempts") == [("ready", "configuration", 0), ("done", None, 1)]
-    assert "asyncsend[templates]" in lite.rows("error")[0][0]
+    assert "-m pip install jinja2" in lite.rows("error")[0][0]
 
 
 # ── the text of html ─────────────────────────────────────────────────────────────────────────────────────────────────

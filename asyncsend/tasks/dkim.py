@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from asyncsend.config import assert_private
@@ -29,7 +30,7 @@ class Signer:
             import dkim  # type: ignore[import-untyped]
             from dkim.crypto import UnparsableKeyError, parse_pem_private_key  # type: ignore[import-untyped]
         except ImportError as error:
-            raise ConfigurationError("ASYNCSEND_DKIM_KEY is set, but dkimpy is not installed: run `pip install 'asyncsend[dkim]'` in its virtual environment") from error
+            raise ConfigurationError(f"ASYNCSEND_DKIM_KEY is set, but dkimpy is not installed: run `{sys.executable} -m pip install dkimpy`") from error
         try:
             with open(os.open(key, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
                 assert_private(key, os.fstat(file.fileno()))

@@ -7,6 +7,7 @@ import binascii
 import os
 import re
 import subprocess
+import sys
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP, EmailPolicy
@@ -105,7 +106,7 @@ class Composer:
             try:
                 from asyncsend.tasks.templates import Templates
             except ImportError as error:
-                advice = "run `pip install 'asyncsend[templates]'` in the virtual environment of asyncsend"
+                advice = f"run `{sys.executable} -m pip install jinja2`"
                 raise Snooze(MODULE_PAUSE, f"the mail names a template, but Jinja2 is not installed: {advice}", reason="configuration") from error
             self._templates = Templates(self.settings.templates)
         return self._templates.filled(payload)
