@@ -15,6 +15,7 @@ from email.header import decode_header, make_header
 from email.headerregistry import Address
 from email.utils import format_datetime
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -248,6 +249,31 @@ def test_the_whole_message_but_for_mime_boundaries_is_the_same_on_every_attempt(
 
 
 # ── the wire ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+NAMES = ["X-Shop", "x-a", "List-Unsubscribe", "Precedence", "References", "Content-ID", "Auto-Submitted", "X-" + "n" * 70]
+VALUES = st.lists(st.sampled_from(["a", "B", "7", " ", "  ", "\t", ".", ",", ";", ":", "<", ">", "(", ")", '"', "\\", "=?", "?=", "=?utf-8?q?a?=", "@", "x" * 90, "ü", "=", "_", "~"]), max_size=12).map("".join)
+LINES = st.lists(st.sampled_from(["a", " ", "\n", "\r", "\r\n", ".", "From x", "\t", "x" * 990, "\x0b", "\x0c", "\x00", "\x1c", "=", "ü", "\x85"]), max_size=8).map("".join)
+
+
+@given(subject=VALUES | st.text("ab ", min_size=1), name=VALUES | st.text("ab ", max_size=9), header=st.sampled_from(NAMES), value=VALUES | st.text("ab /:<>", min_size=1), words=LINES, reply=st.booleans())
+def test_what_is_written_without_a_parser_is_to_the_byte_what_the_parser_writes(subject, name, header, value, words, reply):
+    members = {"subject": subject, "to": f"{name} <ann@example.com>", "headers": {header: value}, "text": words, "reply_to": "help@example.com" if reply else None}
+
+    def outcome():
+        try:
+            return composed(**members)
+        except BadPayload as error:
+            return str(error)
+
+    quick = outcome()
+    with patch.object(email, "_plainly", lambda lines, words: None):
+        assert outcome() == quick
+
+
+def test_a_plain_mail_needs_no_parser():
+    with patch.object(email, "_by_parts", None):
+        assert read(composed(to="Ann Lee <ann@example.com>", headers={"X-Shop": "1", "List-Unsubscribe": "<https://example.com/u>"})[2])["To"] == "Ann Lee <ann@example.com>"
 
 
 def test_a_long_unsubscribe_header_is_one_plain_line():
