@@ -206,7 +206,10 @@ def _dkim(settings: Settings) -> Iterator[Finding]:
         yield Finding("dkim", FAIL, str(error).partition(": ")[0], str(error).partition(": ")[2])
         return
     if signer is not None:
-        domain = settings.email_from.rpartition("@")[2].rstrip("> ") or "your-domain"
+        try:
+            domain = email.address("ASYNCSEND_EMAIL_FROM", settings.email_from).domain
+        except BadPayload:
+            domain = "your-domain"
         name, value = signer.record(domain)
         yield Finding("dkim", OK, f"mails are signed with the key in {settings.dkim_key}", f'publish once, if it is not in your DNS yet: {name}. TXT "{value}"')
 

@@ -330,6 +330,14 @@ def test_test_mode_takes_one_plain_address_only(lite, wrong):
     assert "ASYNCSEND_EMAIL_REDIRECT" in lite("status", code=78).stderr
 
 
+def test_a_redirect_that_is_no_address_makes_mails_wait_and_none_dead(lite):
+    lite.environment["ASYNCSEND_EMAIL_REDIRECT"] = "me@-nowhere-"
+    lite.insert("email", json.dumps({"to": "ann@example.com", "subject": "x", "text": "y"}))
+    lite.quiet("run")
+    assert lite.rows("state, reason, attempts") == [("ready", "configuration", 0)]
+    assert "ASYNCSEND_EMAIL_REDIRECT" in lite.rows("error")[0][0]
+
+
 def test_without_jinja2_a_mail_waits_and_says_what_to_install(lite):
     lite.prelude = "import sys; sys.modules['jinja2'] = None"
     lite.insert("email", json.dumps({"to": "ann@example.com", "template": "welcome"}))

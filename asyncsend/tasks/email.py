@@ -90,6 +90,11 @@ class Composer:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.signer = signer(settings)
+        if settings.email_redirect:
+            try:
+                address("ASYNCSEND_EMAIL_REDIRECT", settings.email_redirect)
+            except BadPayload as error:  # the setting's fault, not the job's
+                raise ConfigurationError(str(error)) from error
         self._templates: Templates | None = None
 
     def __call__(self, payload: Payload, job: Job) -> tuple[str, str, bytes]:
