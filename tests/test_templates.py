@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from email import message_from_bytes, policy
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncsend import config
@@ -364,6 +364,7 @@ def test_the_text_of_html(html, text):
     assert text_of(html) == text
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["<p>", "</p>", "<a href='https://x.example'>", "</a>", "<li>", "<ul>", "</ol>", "<![", "<!--", "-->", "<script>", "</script>", "&#0;", "&", "<", ">", "x", " ", "\n", "<pre>", "]]>", "<?", "\x00"]), max_size=30).map("".join))
 def test_no_html_is_too_broken_to_be_read(html):
     assert isinstance(text_of(html), str)
