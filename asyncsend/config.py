@@ -45,13 +45,18 @@ DECLARED: dict[str, tuple[str, str]] = {
     "ASYNCSEND_KEEP_DEAD": ("90d", "how long dead letters stay in the table"),
     "ASYNCSEND_KEEP_HELD": ("90d", "how long held jobs wait for a decision; then they are dead"),
     "ASYNCSEND_ARCHIVE": ("", "folder for what is deleted after its time, as gzipped JSON lines; default: it is deleted for good"),
-    "ASYNCSEND_EMAIL_URL": ("", "smtp://user:password@host:587, smtps://…, sendmail:///usr/sbin/sendmail; default: maildir:// in the local outbox"),
+    "ASYNCSEND_EMAIL_URL": ("", "smtp://user:password@host:587, smtps://…, sendmail:///usr/sbin/sendmail, sendgrid://KEY@default, mailgun://KEY@domain, …; default: maildir:// in the local outbox"),
     "ASYNCSEND_EMAIL_FROM": ("", "sender of mails that name none: Shop <shop@example.com>"),
     "ASYNCSEND_EMAIL_ON_UNKNOWN": ("retry", "when a mail server vanishes after the final dot: retry (same Message-ID) or hold"),
     "ASYNCSEND_EMAIL_LIMIT": ("", "how many mails may go out in which time: 10/min, 200/hour, 1000/day, 1 per 6s, or the name of a host, such as dreamhost"),
     "ASYNCSEND_EMAIL_FAILURES": ("3/hour", "how many mails may bounce or be put off before all wait: hosts stop an account at five an hour; off for a relay that counts none"),
     "ASYNCSEND_DOMAIN_LIMIT": ("", "how many mails may go to one domain in which time: gmail.com: 20/min; *: 1 per 6s"),
     "ASYNCSEND_ATTACHMENTS": ("", "folder that attachments given by path must lie in; default: attachments in ASYNCSEND_HOME"),
+    "ASYNCSEND_TEMPLATES": ("", "folder of the templates that mails name: welcome.html, welcome.txt; default: templates in ASYNCSEND_HOME"),
+    "ASYNCSEND_EMAIL_REDIRECT": ("", "test mode: every mail goes to this one address, me@example.com, instead of its own"),
+    "ASYNCSEND_DKIM_KEY": ("", "file of the RSA key, mode 600, that signs mails; default: none, for most mail servers sign by themselves"),
+    "ASYNCSEND_DKIM_SELECTOR": ("asyncsend", "name of this key in the DNS: <selector>._domainkey.<domain>"),
+    "ASYNCSEND_DKIM_DOMAIN": ("", "domain that signs; default: the one of each mail's sender"),
     "ASYNCSEND_SMS_URL": ("", "twilio://SID:TOKEN@default?from=%2B15550100, http+template:///path/gateway.toml; default: a local file"),
     "ASYNCSEND_SMS_LIMIT": ("", "how many SMS may go out in which time: 1 per 1s, 500/day"),
     "ASYNCSEND_WEBHOOK_LIMIT": ("", "how many requests one host gets in which time: api.example.com: 60/min; *: 10 per 1s"),
@@ -66,6 +71,7 @@ DECLARED: dict[str, tuple[str, str]] = {
     "ASYNCSEND_METRICS_FILE": ("", "file for the textfile collector of node_exporter, written after each run that had work: …/asyncsend.prom"),
 }
 SECRET = ("ASYNCSEND_DATABASE_URL", "ASYNCSEND_EMAIL_URL", "ASYNCSEND_SMS_URL", "ASYNCSEND_WEBHOOK_SECRET", "ASYNCSEND_ALERT_TO", "ASYNCSEND_HEARTBEAT_URL")
+KEY_AS_USER = ("sendgrid://", "mailgun://", "brevo://", "postmark://")  # whose URLs hold a key where others have a user
 BY_PATH = ("ASYNCSEND_ALERT_TO", "ASYNCSEND_HEARTBEAT_URL")  # whoever knows the path of such an address may speak there
 
 # What the names of secrets look like, in the query of a URL and in a gateway's template; ssl_key is the path of a file.
@@ -106,6 +112,11 @@ class Settings(NamedTuple):
     email_failures: str  # `failures` makes a window of it when it is needed
     domain_limit: Quotas
     attachments: Path
+    templates: Path
+    email_redirect: str
+    dkim_key: Path | None
+    dkim_selector: str
+    dkim_domain: str
     sms_url: str
     sms_limit: Quota
     webhook_limit: Quotas
@@ -157,6 +168,8 @@ class Settings(NamedTuple):
         found = {part for secret in self.webhook_secrets for part in (secret, secret.removeprefix("whsec_"))}
         for url in (self.database_url, self.email_url, self.sms_url):
             netloc = urlsplit(url).netloc  # load has split it before: it can be
+            if url.startswith(KEY_AS_USER):
+                found |= {netloc.rpartition("@")[0], unquote(netloc.rpartition("@")[0])}
             if ":" in netloc.rpartition("@")[0]:
                 password = netloc.rpartition("@")[0].partition(":")[2]
                 found |= {password, unquote(password)}
@@ -223,6 +236,11 @@ def load(environ: Mapping[str, str]) -> Settings:
         email_failures=checked("ASYNCSEND_EMAIL_FAILURES", _failures, "write 3/hour, at most 50 of them, or off"),
         domain_limit=checked("ASYNCSEND_DOMAIN_LIMIT", _quotas, ""),
         attachments=path("ASYNCSEND_ATTACHMENTS", home / "attachments"),
+        templates=path("ASYNCSEND_TEMPLATES", home / "templates"),
+        email_redirect=checked("ASYNCSEND_EMAIL_REDIRECT", _one_address, "use one address, such as me@example.com"),
+        dkim_key=path("ASYNCSEND_DKIM_KEY", home) if value("ASYNCSEND_DKIM_KEY") else None,
+        dkim_selector=checked("ASYNCSEND_DKIM_SELECTOR", _dns_name, "use letters, digits, - and ."),
+        dkim_domain=checked("ASYNCSEND_DKIM_DOMAIN", _dns_name, "use a domain in ASCII, such as example.com"),
         sms_url=checked("ASYNCSEND_SMS_URL", _url, _URL_RULE) or f"file://{home / 'outbox' / 'sms.log'}",
         sms_limit=checked("ASYNCSEND_SMS_LIMIT", _quota, ""),
         webhook_limit=checked("ASYNCSEND_WEBHOOK_LIMIT", _quotas, ""),
@@ -315,7 +333,8 @@ def masked(name: str, value: str) -> str:
     if name in BY_PATH:
         return re.sub(r"(://[^/,\s]*/)[^,\s]+", r"\1***", value)
     if "://" in value:
-        shown = re.sub(r"(://[^:]*:).*(@)", r"\1***\2", value, flags=re.DOTALL)
+        secret = r"(://).*(@)" if value.startswith(KEY_AS_USER) else r"(://[^:]*:).*(@)"
+        shown = re.sub(secret, r"\1***\2", value, flags=re.DOTALL)
         return _PARAMETER.sub(lambda found: f"{found[1]}{found[2]}=***" if SECRET_NAME.match(found[2]) else found[0], shown)
     return "***"
 
@@ -518,6 +537,18 @@ def _addresses(text: str) -> tuple[str, ...]:
         elif not re.fullmatch(r"[^@\s]+@[^@\s]+", name):
             raise ValueError(name)
     return names
+
+
+def _one_address(text: str) -> str:
+    if text and not re.fullmatch(r"[^@\s,;<>]+@[^@\s,;<>]+", text):
+        raise ValueError(text)
+    return text
+
+
+def _dns_name(text: str) -> str:
+    if text and not re.fullmatch(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*", text):
+        raise ValueError(text)
+    return text
 
 
 def _limits(text: str) -> dict[str, float]:

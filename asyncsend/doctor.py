@@ -176,12 +176,17 @@ def _mail(settings: Settings) -> Iterator[Finding]:
         return
     if scheme in ("smtp", "smtps"):
         yield from _smtp(transport)
+    elif hasattr(transport, "host"):
+        yield Finding("mail", OK, f"mails go to {transport.host} by HTTP; nothing was sent, so its key is not known to be right")
     elif scheme == "sendmail":
         program = unquote(urlsplit(url).path) or "/usr/sbin/sendmail"
         there = os.access(program, os.X_OK)
         yield Finding("mail", OK if there else FAIL, f"{program} {'is there' if there else 'cannot be executed'}", "" if there else "set ASYNCSEND_EMAIL_URL to the right path, or to smtp://…")
     else:
         yield Finding("mail", WARN, f"mails are written to {unquote(urlsplit(url).path)}, not sent", "set ASYNCSEND_EMAIL_URL to smtp://user:password@host:587 when you are ready")
+    if settings.email_redirect:
+        yield Finding("test mode", WARN, f"EVERY mail goes to {settings.email_redirect}, none to its own address", "remove ASYNCSEND_EMAIL_REDIRECT when you are ready")
+    yield from _dkim(settings)
     if not settings.email_from:
         yield Finding("sender", WARN, "ASYNCSEND_EMAIL_FROM is not set", "mails that name no from end dead; set ASYNCSEND_EMAIL_FROM in .env")
         return
@@ -189,6 +194,24 @@ def _mail(settings: Settings) -> Iterator[Finding]:
         email.address("ASYNCSEND_EMAIL_FROM", settings.email_from)
     except BadPayload as error:
         yield Finding("sender", FAIL, str(error), 'write ASYNCSEND_EMAIL_FROM="Shop <shop@example.com>"')
+
+
+def _dkim(settings: Settings) -> Iterator[Finding]:
+    """The key, and what to publish; the DNS is not asked."""
+    from asyncsend.tasks import email
+
+    try:
+        signer = email.signer(settings)
+    except ConfigurationError as error:
+        yield Finding("dkim", FAIL, str(error).partition(": ")[0], str(error).partition(": ")[2])
+        return
+    if signer is not None:
+        try:
+            domain = email.address("ASYNCSEND_EMAIL_FROM", settings.email_from).domain
+        except BadPayload:
+            domain = "your-domain"
+        name, value = signer.record(domain)
+        yield Finding("dkim", OK, f"mails are signed with the key in {settings.dkim_key}", f'publish once, if it is not in your DNS yet: {name}. TXT "{value}"')
 
 
 def _others(settings: Settings) -> Iterator[Finding]:

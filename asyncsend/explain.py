@@ -226,6 +226,8 @@ NEEDS_SOMEBODY = {
     "smtp-connect": "the mail server cannot be reached: check ASYNCSEND_EMAIL_URL",
     "smtp-closed": "the mail server hangs up before it takes mail",
     "smtp-limit": "the host's mail limit is reached; they go out when it opens",
+    "email-account": "the mail provider refuses our account: check ASYNCSEND_EMAIL_URL",
+    "email-limit": "the mail provider's limit is reached; they go out when it opens",
     "sms-account": "the SMS gateway refuses our account: check ASYNCSEND_SMS_URL",
     "configuration": "a setting cannot be used: `asyncsend doctor` names it",
     "module-failed": "a module of ASYNCSEND_TASKS cannot be imported: `asyncsend doctor` names it",

@@ -11,11 +11,11 @@ LADDER = [
     ["errors", "times", "backoff", "answers", "job", "quotas", "channels"],
     ["config", "log", "budget", "deathsig"],
     ["store", "store.rows", "store.connection", "store.insert", "store.runs", "store.batches", "store.attempts", "store.figures", "store.retention", "store.schedules", "store.topics", "store.channels", "store.quotas", "store.alerts", "store.lines", "store.sql", "store.mysql", "store.sqlite", "store.foreign", "schema",
-     "tasks", "tasks.members", "tasks.http", "tasks.replies", "tasks.smtp", "tasks.email", "tasks.sms", "tasks.webhook", "tasks.command"],
-    ["lock", "status", "journal", "producer", "batches", "bulk", "topics", "queues", "turns", "schedules", "deadletters", "archive", "retention", "explain", "metrics", "alerts", "heartbeat", "doctor"],
+     "tasks", "tasks.members", "tasks.http", "tasks.gateway", "tasks.replies", "tasks.smtp", "tasks.plaintext", "tasks.templates", "tasks.dkim", "tasks.mail_api", "tasks.email", "tasks.sms", "tasks.webhook", "tasks.command"],
+    ["lock", "status", "journal", "producer", "batches", "bulk", "topics", "queues", "turns", "schedules", "deadletters", "archive", "retention", "explain", "metrics", "alerts", "heartbeat", "doctor", "preview"],
     ["execute", "worker", "workers"],
     ["run"],
-    ["testing", "web", "web.__main__", "cli", "cli.session", "cli.run", "cli.setup", "cli.enqueue", "cli.each", "cli.jobs", "cli.dead", "cli.prune", "cli.queues", "cli.batches", "cli.schedules", "cli.topics", "cli.status", "cli.metrics", "cli.doctor", "cli.demo"],
+    ["testing", "web", "web.__main__", "cli", "cli.session", "cli.run", "cli.setup", "cli.enqueue", "cli.each", "cli.jobs", "cli.dead", "cli.prune", "cli.queues", "cli.batches", "cli.schedules", "cli.topics", "cli.status", "cli.metrics", "cli.doctor", "cli.demo", "cli.preview"],
 ]  # fmt: skip
 EDGE = {"__init__", "__main__"}  # the package's door and the command's: they may know every room
 RUNG = {name: number for number, rung in enumerate(LADDER) for name in rung}

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from parts import ROOT, Site, made_store, missing
@@ -117,6 +118,20 @@ def test_the_newsletter_of_the_readme_works_as_it_stands(site):
     assert site.rows("batch_id, payload")[1] == ("november", '{"to":"bob@example.com","subject":"News for Bob","text":"Hello Bob","html":"<p>Hello Bob</p>"}')
     site.quiet("run")
     assert site.rows("state") == [("done",), ("done",)]
+
+
+def test_the_template_of_the_readme_can_be_looked_at_as_it_stands(site):
+    environment = site.home.parent / "asyncsend-env" / "bin"
+    environment.mkdir(parents=True)
+    (environment / "asyncsend").symlink_to(f"{sys.prefix}/bin/asyncsend")
+    (environment / "pip").symlink_to("/bin/true")  # what it would install is there
+    (site.home.parent / ".asyncsend").symlink_to(site.home)
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", block("sh", "asyncsend preview")], env=site.environment, cwd=site.home.parent, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    page = Path(done.stdout.strip()).read_text("utf-8")
+    assert "<h1>Welcome, Ann</h1>" in page
+    assert "Hello Ann, your order 17 is on its way." in page
+    assert site.rows() == []
 
 
 def test_the_commands_for_looking_after_it_work_as_they_stand(lite):

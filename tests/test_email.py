@@ -15,6 +15,7 @@ from email.header import decode_header, make_header
 from email.headerregistry import Address
 from email.utils import format_datetime
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -250,6 +251,34 @@ def test_the_whole_message_but_for_mime_boundaries_is_the_same_on_every_attempt(
 # ── the wire ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+SPOILT = ["", " ", "  ", "\t", ".", ",", ";", ":", "<", ">", "(", ")", '"', "\\", "=?", "?=", "=?utf-8?q?a?=", "=?utf-8?q?=41=0Ab?=", "@", "ü", "=", "_", "~", "x" * 80, "x" * 899, " x" * 500, "<i@d>, <j@d>", "3 Nov 2026"]
+ENDS = ["", "\n", "\r", "\r\n", ".", "From x", "\n.\n", "\t", " ", "x" * 999, "\x0b", "\x0c", "\x00", "\x1c", "=", "ü", "\x85"]
+NAMES = ["X-Shop", "x-a", "List-Unsubscribe", "Precedence", "References", "Content-ID", "Resent-Date", "Resent-To", "Auto-Submitted", "X-" + "n" * 70]
+
+
+@pytest.mark.parametrize("piece", SPOILT, ids=lambda piece: ascii(piece)[:30])
+def test_what_is_written_without_a_parser_is_to_the_byte_what_the_parser_writes(piece):
+    plain = [{"subject": "Your order"}, {"to": "Ann Lee <ann@example.com>"}, {"headers": {"X-Shop": "1"}}, *({"text": f"Hello{end}{after}"} for end in ENDS for after in ("", " you"))] if piece == "" else []
+    for value in (f"a{piece}b", f"a {piece}"):
+        spoilt = [{"subject": value}, {"to": f"{value} <ann@example.com>"}, {"to": f'"{value}" <ann@example.com>'}, {"reply_to": f"{value} <a@b.example>"}, *({"headers": {name: value}} for name in NAMES)]
+        for members in [*plain, *spoilt]:
+
+            def outcome(members=members):
+                try:
+                    return composed(**members)
+                except BadPayload as error:
+                    return str(error)
+
+            quick = outcome()
+            with patch.object(email, "_plainly", lambda lines, words: None):
+                assert outcome() == quick, members
+
+
+def test_a_plain_mail_needs_no_parser():
+    with patch.object(email, "_by_parts", None):
+        assert read(composed(to="Ann Lee <ann@example.com>", headers={"X-Shop": "1", "List-Unsubscribe": "<https://example.com/u>"})[2])["To"] == "Ann Lee <ann@example.com>"
+
+
 def test_a_long_unsubscribe_header_is_one_plain_line():
     value = "<https://example.com/unsubscribe/" + "t0ken" * 80 + ">, <mailto:unsubscribe@example.com?subject=" + "x" * 300 + ">"
     raw = composed(headers={"List-Unsubscribe": value, "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"})[2]
@@ -316,8 +345,14 @@ def test_text_and_html_are_alternatives_the_plainest_first():
     assert [part.get_content().strip() for part in message.iter_parts()] == ["Plain ü", "<p>Rich ü</p>"]
 
 
-def test_html_alone_is_html():
-    assert read(composed(text=None, html="<p>x</p>")[2]).get_content_type() == "text/html"
+def test_html_alone_gets_a_text_made_of_it():
+    message = read(composed(text=None, html="<p>Grüße, <a href='https://example.com/'>here</a></p>")[2])
+    assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain", "text/html"]
+    assert message.get_body(("plain",)).get_content().strip() == "Grüße, here (https://example.com/)"
+
+
+def test_html_in_which_there_is_nothing_to_read_is_html_alone():
+    assert read(composed(text=None, html="<img src='cid:x'>")[2]).get_content_type() == "text/html"
 
 
 # ── attachments ──────────────────────────────────────────────────────────────────────────────────────────────────────

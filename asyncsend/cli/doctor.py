@@ -25,7 +25,7 @@ def doctor(session: Session, as_json: bool) -> None:
         if not as_json:
             click.echo(f"{click.style(f'{finding.level:4}', fg=COLOURS[finding.level])}  {finding.what:11} {printable(finding.said, 500)}")
             if finding.advice:
-                click.echo(f"                  → {printable(finding.advice, 500)}")
+                click.echo(f"                  → {printable(finding.advice, 1500)}")
     if as_json:
         print_json([{"what": one.what, "level": one.level, "said": one.said, "advice": one.advice} for one in findings])
     sys.exit(EXIT_TROUBLE if any(one.level == ward.FAIL for one in findings) else EXIT_OK)

@@ -77,6 +77,8 @@ def command_line(settings: configuration.Settings) -> str:
 def config(session: Session, show_origin: bool, as_json: bool) -> None:
     """List every setting; passwords are shown as ***."""
     origins = session.settings.origins
+    if session.settings.email_redirect:
+        click.echo(f"TEST MODE: every mail goes to {session.settings.email_redirect}, none to its own address (ASYNCSEND_EMAIL_REDIRECT).", err=True)
     rows = [
         {"name": name, "value": configuration.masked(name, value), "origin": origin, "meaning": configuration.DECLARED.get(name, ("", "a program for command tasks"))[1]}
         for name, (value, origin) in origins.items()

@@ -33,6 +33,9 @@ def status(session: Session, as_json: bool) -> None:
         standing, figures.depths, figures.pauses, figures.waiting, session.settings.timezone, figures.schedules, ticks, others,
         session.settings.queues, session.store.prune_error(SCOPE), session.store.subscriptions(), figures.channels, session.settings.max_depth,
     )  # fmt: skip
+    if session.settings.email_redirect:
+        word = "attention"
+        sentences.insert(0, f"TEST MODE: every mail goes to {session.settings.email_redirect}, none to its own address (ASYNCSEND_EMAIL_REDIRECT).")
     if as_json:
         print_json(_facts(word, sentences, figures, runs))
         return

@@ -7,7 +7,7 @@ import contextlib
 import ipaddress
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPException
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ class Reply:
     text: str
     retry_after: float | None  # seconds, at most a day
     whole: bool = True  # False: the body was longer, slower or broken; the status came all the same
+    headers: Mapping[str, str] = field(default_factory=dict)  # asked for by any case of their names
 
 
 def call(
@@ -54,7 +55,7 @@ def call(
             method, url, headers=dict(headers), data=data, timeout=(CONNECT_TIMEOUT, timeout), allow_redirects=False, stream=True
         ) as response:
             text, whole = _text(response, deadline)
-            return Reply(response.status_code, text, _retry_after(response.headers.get("Retry-After")), whole)
+            return Reply(response.status_code, text, _retry_after(response.headers.get("Retry-After")), whole, response.headers)
     except requests.exceptions.ReadTimeout as error:
         raise Unknown(f"no reply within {timeout:g} s after the request was sent") from error
     except requests.exceptions.ConnectTimeout as error:

@@ -162,6 +162,9 @@ class Smtp:
         smtp = self._smtp
         assert smtp is not None
         size = [f"SIZE={len(message)}"] if smtp.has_extn("size") else []
+        most = smtp.esmtp_features.get("size", "").strip()
+        if most.isdecimal() and 0 < int(most) < len(message):  # RFC 1870 section 4; 0 means that there is no fixed limit
+            raise Refused(f"the message is {len(message):,} bytes with its attachments, and {self.host} takes {int(most):,}: send a link instead", reason="smtp-size")
         try:
             self._expect("MAIL FROM", smtp.mail(sender, size), 250)
             self._expect("RCPT TO", smtp.rcpt(recipient), 250, 251)
