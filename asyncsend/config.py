@@ -47,7 +47,10 @@ DECLARED: dict[str, tuple[str, str]] = {
     "ASYNCSEND_EMAIL_FROM": ("", "sender of mails that name none: Shop <shop@example.com>"),
     "ASYNCSEND_EMAIL_ON_UNKNOWN": ("retry", "when a mail server vanishes after the final dot: retry (same Message-ID) or hold"),
     "ASYNCSEND_ATTACHMENTS": ("", "folder that attachments given by path must lie in; default: attachments in ASYNCSEND_HOME"),
-    "ASYNCSEND_SMS_URL": ("", "twilio://SID:TOKEN@default?from=%2B15550100, http+template:///path/gateway.toml; default: a local file"),
+    "ASYNCSEND_SMS_URL": ("", "twilio://SID:TOKEN@default?from=%2B15550100, vonage://, aliyun://, sns://, http+template:///path/gateway.toml; default: a local file"),
+    "ASYNCSEND_SMS_SEGMENTS": ("10", "the most segments an SMS may have: each is paid"),
+    "ASYNCSEND_RECEIPTS_URL": ("", "where the gateway reaches the web side, for delivery receipts: https://shop.example.com/asyncsend/receipts"),
+    "ASYNCSEND_PUSHER_URL": ("", "pusher://KEY:SECRET@default?app_id=1234&cluster=eu for pushes to browsers; a host of your own instead of default"),
     "ASYNCSEND_WEBHOOK_SECRET": ("", "whsec_… secret that signs webhooks (Standard Webhooks); several, separated by spaces, while rotating"),
     "ASYNCSEND_EVENT_SOURCE": ("asyncsend", "what published events say they come from: the address of your site, as a rule"),
     "ASYNCSEND_ALLOW_PRIVATE": ("", "private addresses webhooks may go to: 127.0.0.1, 10.0.0.0/8"),
@@ -56,7 +59,7 @@ DECLARED: dict[str, tuple[str, str]] = {
     "ASYNCSEND_HEARTBEAT_URL": ("", "address that each run asks for at its end, /fail added after trouble: https://hc-ping.com/…"),
     "ASYNCSEND_METRICS_FILE": ("", "file for the textfile collector of node_exporter, written after each run that had work: …/asyncsend.prom"),
 }
-SECRET = ("ASYNCSEND_DATABASE_URL", "ASYNCSEND_EMAIL_URL", "ASYNCSEND_SMS_URL", "ASYNCSEND_WEBHOOK_SECRET", "ASYNCSEND_ALERT_TO", "ASYNCSEND_HEARTBEAT_URL")
+SECRET = ("ASYNCSEND_DATABASE_URL", "ASYNCSEND_EMAIL_URL", "ASYNCSEND_SMS_URL", "ASYNCSEND_PUSHER_URL", "ASYNCSEND_WEBHOOK_SECRET", "ASYNCSEND_ALERT_TO", "ASYNCSEND_HEARTBEAT_URL")
 BY_PATH = ("ASYNCSEND_ALERT_TO", "ASYNCSEND_HEARTBEAT_URL")  # whoever knows the path of such an address may speak there
 
 # What the names of secrets look like, in the query of a URL and in a gateway's template; ssl_key is the path of a file.
@@ -94,6 +97,9 @@ class Settings(NamedTuple):
     email_on_unknown: str
     attachments: Path
     sms_url: str
+    sms_segments: int
+    receipts_url: str
+    pusher_url: str
     webhook_secrets: tuple[str, ...]
     event_source: str
     allow_private: tuple[str, ...]
@@ -126,7 +132,7 @@ class Settings(NamedTuple):
         from urllib.parse import unquote, urlsplit
 
         found = {part for secret in self.webhook_secrets for part in (secret, secret.removeprefix("whsec_"))}
-        for url in (self.database_url, self.email_url, self.sms_url):
+        for url in (self.database_url, self.email_url, self.sms_url, self.pusher_url):
             netloc = urlsplit(url).netloc  # load has split it before: it can be
             if ":" in netloc.rpartition("@")[0]:
                 password = netloc.rpartition("@")[0].partition(":")[2]
@@ -192,6 +198,9 @@ def load(environ: Mapping[str, str]) -> Settings:
         email_on_unknown=checked("ASYNCSEND_EMAIL_ON_UNKNOWN", _on_unknown, "use retry or hold"),
         attachments=path("ASYNCSEND_ATTACHMENTS", home / "attachments"),
         sms_url=checked("ASYNCSEND_SMS_URL", _url, _URL_RULE) or f"file://{home / 'outbox' / 'sms.log'}",
+        sms_segments=checked("ASYNCSEND_SMS_SEGMENTS", _segments, "use a whole number from 1 to 100"),
+        receipts_url=checked("ASYNCSEND_RECEIPTS_URL", _web_address, "write https://host/path").rstrip("/"),
+        pusher_url=checked("ASYNCSEND_PUSHER_URL", _url, _URL_RULE),
         webhook_secrets=tuple(value("ASYNCSEND_WEBHOOK_SECRET").split()),
         event_source=checked("ASYNCSEND_EVENT_SOURCE", _source, "use a URI without blanks, such as https://shop.example.com"),
         allow_private=checked("ASYNCSEND_ALLOW_PRIVATE", _networks, "use addresses or networks such as 127.0.0.1, 10.0.0.0/8"),
@@ -419,6 +428,12 @@ def _modules(text: str) -> tuple[str, ...]:
 
 def _workers(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise ValueError(text)
+    return int(text)
+
+
+def _segments(text: str) -> int:
+    if not re.fullmatch("[1-9][0-9]?|100", text):
         raise ValueError(text)
     return int(text)
 

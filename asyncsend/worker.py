@@ -138,6 +138,8 @@ def as_line(job: Job) -> bytes:
     }  # fmt: skip
     if job.endpoint is not None:
         members["endpoint"] = job.endpoint
+    if job.expires_by is not None:
+        members["expires_by"] = job.expires_by
     return json.dumps(members, separators=(",", ":")).encode() + b"\n"
 
 

@@ -11,7 +11,7 @@ LADDER = [
     ["errors", "times", "backoff", "answers", "job", "channels"],
     ["config", "log", "budget", "deathsig"],
     ["store", "store.rows", "store.connection", "store.insert", "store.runs", "store.batches", "store.attempts", "store.figures", "store.retention", "store.schedules", "store.topics", "store.channels", "store.alerts", "store.lines", "store.sql", "store.mysql", "store.sqlite", "store.foreign", "schema",
-     "tasks", "tasks.members", "tasks.http", "tasks.smtp", "tasks.email", "tasks.gateway", "tasks.sms", "tasks.webhook", "tasks.command"],
+     "tasks", "tasks.members", "tasks.http", "tasks.smtp", "tasks.email", "tasks.gateway", "tasks.segments", "tasks.presets", "tasks.twilio", "tasks.vonage", "tasks.aliyun", "tasks.sns", "tasks.sms", "tasks.webhook", "tasks.command"],
     ["lock", "status", "journal", "producer", "batches", "bulk", "topics", "queues", "schedules", "deadletters", "archive", "retention", "explain", "metrics", "alerts", "heartbeat", "doctor"],
     ["execute", "worker", "workers"],
     ["run"],

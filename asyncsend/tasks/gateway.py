@@ -42,10 +42,6 @@ class Gateway:
 def gateway(url: str) -> Gateway:
     """The gateway behind ASYNCSEND_SMS_URL; ConfigurationError says what is wrong with it."""
     split = urlsplit(url)
-    if split.scheme == "twilio":
-        from asyncsend.tasks.sms import twilio
-
-        return twilio(unquote(split.username or ""), unquote(split.password or ""), parse_qs(split.query))
     if split.scheme == "http+template":
         path = Path(unquote(split.path))
         try:
@@ -59,7 +55,7 @@ def gateway(url: str) -> Gateway:
             raise ConfigurationError(f"the SMS template {path} does not fit: {wrong}; see docs/sms.md for its members")
         return Gateway(**{**members, "auth": tuple(members["auth"]) if "auth" in members else None})
     raise ConfigurationError(
-        f"ASYNCSEND_SMS_URL starts with {printable(split.scheme, 20)!r}: write twilio://SID:TOKEN@default?from=%2B15550100 or http+template:///path/gateway.toml"
+        f"ASYNCSEND_SMS_URL starts with {printable(split.scheme, 20)!r}: write twilio://SID:TOKEN@default?from=%2B15550100, vonage://, aliyun://, sns:// (docs/sms.md) or http+template:///path/gateway.toml"
     )
 
 
