@@ -14,7 +14,8 @@ from parts import HttpSink
 from asyncsend import config, execute
 from asyncsend.answers import BadPayload, Refused, Retry, Snooze, Unknown
 from asyncsend.errors import ConfigurationError
-from asyncsend.job import Job, NewJob, State
+from asyncsend.job import Job, State
+from asyncsend.producer import new_job
 from asyncsend.tasks import Tasks
 from asyncsend.tasks.sms import Sms
 from asyncsend.times import boot_clock
@@ -298,7 +299,7 @@ def test_no_credentials_stand_in_plain_sight(sender, http):
 
 
 def test_a_claimed_job_knows_when_it_expires_and_its_worker_hears_of_it(store):
-    store.insert([NewJob("sms", json.dumps(CODE), expires_in=100.0).checked(), NewJob("sms", json.dumps(CODE)).checked()])
+    store.insert([new_job("sms", json.dumps(CODE), expires=100.0), new_job("sms", json.dumps(CODE))])
     soon, never = (from_line(as_line(one)) for one in store.claim(["default"], 2, "ab" * 16, 1))
     assert 90 < soon.expires_by - boot_clock() <= 100
     assert never.expires_by is None
