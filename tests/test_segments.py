@@ -1,5 +1,10 @@
 """Segments of an SMS: what is counted is what is paid. smsutil and gsm0338 are the oracles."""
 
+import json
+import os
+import subprocess
+from contextlib import suppress
+
 import gsm0338  # noqa: F401 - it registers the codec
 import pytest
 import smsutil
@@ -58,3 +63,32 @@ def test_a_bulk_run_says_what_it_will_send():
     for text in ("x" * 161, "ç", None):
         count.add(text)
     assert str(count) == "3 messages, 3 segments; 1 of them in UCS-2, which fits 70 characters instead of 160; 1 from templates, whose length only the gateway knows"
+
+
+LINES = "to,name\n+33612345678,Ann\n+33612345679,Bob ’\nnonsense,\n"
+LETTER = '{"to":"{{to}}","text":"' + "x" * 66 + '{{name}}"}'
+
+
+def test_a_dry_run_prints_what_the_sms_of_all_lines_would_cost(lite, tmp_path):
+    (tmp_path / "people.csv").write_text(LINES)
+    done = lite("enqueue", "sms", LETTER, "--each", str(tmp_path / "people.csv"), "--dry-run")
+    assert done.stdout == "3 messages, 4 segments; 1 of them in UCS-2, which fits 70 characters instead of 160.\n"
+    told = json.loads(lite("enqueue", "sms", LETTER, "--each", str(tmp_path / "people.csv"), "--dry-run", "--json").stdout)
+    assert told["sms"] == {"messages": 3, "segments": 4, "ucs2": 1, "templates": 0}
+    assert lite.rows("id") == []
+
+
+def test_before_a_bulk_run_a_terminal_shows_what_it_will_cost_and_nobody_else_is_told(lite, tmp_path):
+    (tmp_path / "people.csv").write_text(LINES)
+    words = ["enqueue", "sms", LETTER, "--each", str(tmp_path / "people.csv")]
+    assert "segments" not in lite(*words).stderr
+    master, terminal = os.openpty()
+    shown = subprocess.run(lite.command(*words), env=lite.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=terminal, timeout=60)
+    os.close(terminal)
+    said = b""
+    with suppress(OSError):  # a terminal that nobody has open any more
+        while piece := os.read(master, 4096):
+            said += piece
+    os.close(master)
+    assert shown.returncode == 0
+    assert said.index(b"3 messages, 4 segments") < said.index(b"were there already")
