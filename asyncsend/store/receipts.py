@@ -59,7 +59,7 @@ def was_sent(store: Any, job_id: int, result: str) -> bool:
     with store._transaction():
         changed = store._write(
             "UPDATE asyncsend_jobs /*by key*/ SET state = :done, finished_at = NOW(6), unique_slot = NULL, lane = '', reason = 'reconciled', error = NULL, result = :result"
-            " WHERE id = :id AND state = 'held'",
+            " WHERE id = :id AND (state = 'held' OR (state = 'done' AND result = :result))",  # the latter where the reply to a first try was lost
             id=job_id, result=result, done=State.DONE.value,
         )  # fmt: skip
         store._let_next([job_id])
