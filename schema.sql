@@ -253,6 +253,22 @@ CREATE TABLE IF NOT EXISTS asyncsend_sends (
   KEY sends_of_job (job_id, sent_at)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
 
+-- What became of messages after their gateway took them, as it reports: one row per message, which never goes backwards (docs/sms.md).
+CREATE TABLE IF NOT EXISTS asyncsend_receipts (
+  id         BIGINT UNSIGNED NOT NULL AUTO_INCREMENT,
+  provider   VARCHAR(16)  CHARACTER SET ascii COLLATE ascii_bin NOT NULL,            -- twilio, vonage, aliyun
+  message    VARCHAR(64)  CHARACTER SET ascii COLLATE ascii_bin NOT NULL,            -- the provider's id
+  job_key    VARCHAR(64)  CHARACTER SET ascii COLLATE ascii_bin NOT NULL,            -- idempotency key of the job that sent it
+  status     VARCHAR(16)  CHARACTER SET ascii COLLATE ascii_bin NOT NULL,            -- queued, sent, undelivered, failed, delivered
+  step       TINYINT UNSIGNED NOT NULL,                                              -- how far that is
+  error      VARCHAR(64)  CHARACTER SET ascii COLLATE ascii_bin NULL DEFAULT NULL,   -- the provider's code
+  changed_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
+  PRIMARY KEY (id),
+  UNIQUE KEY receipts_message (provider, message),
+  KEY receipts_of_job (job_key),
+  KEY receipts_to_prune (changed_at)
+) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
+
 -- One row per applied migration; the highest is the version of these tables.
 CREATE TABLE IF NOT EXISTS asyncsend_schema (
   version    INT          NOT NULL,
@@ -264,4 +280,4 @@ INSERT IGNORE INTO asyncsend_status (scope) VALUES ('default');
 
 INSERT IGNORE INTO asyncsend_alerts (cause) VALUES ('looked');
 
-INSERT IGNORE INTO asyncsend_schema (version) VALUES (1), (2), (3), (4), (5), (6), (7), (8);
+INSERT IGNORE INTO asyncsend_schema (version) VALUES (1), (2), (3), (4), (5), (6), (7), (8), (10);

@@ -57,8 +57,11 @@ DECLARED: dict[str, tuple[str, str]] = {
     "ASYNCSEND_DKIM_KEY": ("", "file of the RSA key, mode 600, that signs mails; default: none, for most mail servers sign by themselves"),
     "ASYNCSEND_DKIM_SELECTOR": ("asyncsend", "name of this key in the DNS: <selector>._domainkey.<domain>"),
     "ASYNCSEND_DKIM_DOMAIN": ("", "domain that signs; default: the one of each mail's sender"),
-    "ASYNCSEND_SMS_URL": ("", "twilio://SID:TOKEN@default?from=%2B15550100, http+template:///path/gateway.toml; default: a local file"),
+    "ASYNCSEND_SMS_URL": ("", "twilio://SID:TOKEN@default?from=%2B15550100, vonage://, aliyun://, sns://, http+template:///path/gateway.toml; default: a local file"),
     "ASYNCSEND_SMS_LIMIT": ("", "how many SMS may go out in which time: 1 per 1s, 500/day"),
+    "ASYNCSEND_SMS_SEGMENTS": ("10", "the most segments an SMS may have: each is paid"),
+    "ASYNCSEND_RECEIPTS_URL": ("", "where the gateway reaches the web side, for delivery receipts: https://shop.example.com/asyncsend/receipts"),
+    "ASYNCSEND_PUSHER_URL": ("", "pusher://KEY:SECRET@default?app_id=1234&cluster=eu for pushes to browsers; a host of your own instead of default"),
     "ASYNCSEND_WEBHOOK_LIMIT": ("", "how many requests one host gets in which time: api.example.com: 60/min; *: 10 per 1s"),
     "ASYNCSEND_RESERVE": ("3%", "share of each of these limits that is kept for the queues before default"),
     "ASYNCSEND_QUIET_HOURS": ("", "when jobs of a queue are not started: newsletter: 22:00-08:00; low*: 20:00-09:00"),
@@ -70,7 +73,7 @@ DECLARED: dict[str, tuple[str, str]] = {
     "ASYNCSEND_HEARTBEAT_URL": ("", "address that each run asks for at its end, /fail added after trouble: https://hc-ping.com/…"),
     "ASYNCSEND_METRICS_FILE": ("", "file for the textfile collector of node_exporter, written after each run that had work: …/asyncsend.prom"),
 }
-SECRET = ("ASYNCSEND_DATABASE_URL", "ASYNCSEND_EMAIL_URL", "ASYNCSEND_SMS_URL", "ASYNCSEND_WEBHOOK_SECRET", "ASYNCSEND_ALERT_TO", "ASYNCSEND_HEARTBEAT_URL")
+SECRET = ("ASYNCSEND_DATABASE_URL", "ASYNCSEND_EMAIL_URL", "ASYNCSEND_SMS_URL", "ASYNCSEND_PUSHER_URL", "ASYNCSEND_WEBHOOK_SECRET", "ASYNCSEND_ALERT_TO", "ASYNCSEND_HEARTBEAT_URL")
 KEY_AS_USER = ("sendgrid://", "mailgun://", "brevo://", "postmark://")  # whose URLs hold a key where others have a user
 BY_PATH = ("ASYNCSEND_ALERT_TO", "ASYNCSEND_HEARTBEAT_URL")  # whoever knows the path of such an address may speak there
 
@@ -122,6 +125,9 @@ class Settings(NamedTuple):
     webhook_limit: Quotas
     reserve: float
     quiet_hours: tuple[tuple[str, str], ...]  # queue, or start of a queue with *: from-until
+    sms_segments: int
+    receipts_url: str
+    pusher_url: str
     webhook_secrets: tuple[str, ...]
     event_source: str
     allow_private: tuple[str, ...]
@@ -166,7 +172,7 @@ class Settings(NamedTuple):
         from urllib.parse import unquote, urlsplit
 
         found = {part for secret in self.webhook_secrets for part in (secret, secret.removeprefix("whsec_"))}
-        for url in (self.database_url, self.email_url, self.sms_url):
+        for url in (self.database_url, self.email_url, self.sms_url, self.pusher_url):
             netloc = urlsplit(url).netloc  # load has split it before: it can be
             if url.startswith(KEY_AS_USER):
                 found |= {netloc.rpartition("@")[0], unquote(netloc.rpartition("@")[0])}
@@ -246,6 +252,9 @@ def load(environ: Mapping[str, str]) -> Settings:
         webhook_limit=checked("ASYNCSEND_WEBHOOK_LIMIT", _quotas, ""),
         reserve=checked("ASYNCSEND_RESERVE", percent, ""),
         quiet_hours=checked("ASYNCSEND_QUIET_HOURS", _quiet_hours, ""),
+        sms_segments=checked("ASYNCSEND_SMS_SEGMENTS", _segments, "use a whole number from 1 to 100"),
+        receipts_url=checked("ASYNCSEND_RECEIPTS_URL", _web_address, "write https://host/path").rstrip("/"),
+        pusher_url=checked("ASYNCSEND_PUSHER_URL", _url, _URL_RULE),
         webhook_secrets=tuple(value("ASYNCSEND_WEBHOOK_SECRET").split()),
         event_source=checked("ASYNCSEND_EVENT_SOURCE", _source, "use a URI without blanks, such as https://shop.example.com"),
         allow_private=checked("ASYNCSEND_ALLOW_PRIVATE", _networks, "use addresses or networks such as 127.0.0.1, 10.0.0.0/8"),
@@ -509,6 +518,12 @@ def _modules(text: str) -> tuple[str, ...]:
 
 def _workers(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise ValueError(text)
+    return int(text)
+
+
+def _segments(text: str) -> int:
+    if not re.fullmatch("[1-9][0-9]?|100", text):
         raise ValueError(text)
     return int(text)
 

@@ -215,10 +215,10 @@ def _dkim(settings: Settings) -> Iterator[Finding]:
 
 
 def _others(settings: Settings) -> Iterator[Finding]:
-    """SMS and webhooks: whether their settings can be used; nothing is sent."""
-    from asyncsend.tasks import sms, webhook
+    """SMS, webhooks and pushes: whether their settings can be used; nothing is sent."""
+    from asyncsend.tasks import pusher, sms, webhook
 
-    for what, make in (("sms", sms.Sms), ("webhook", webhook.Webhook)):
+    for what, make in (("sms", sms.Sms), ("webhook", webhook.Webhook), *([("pusher", pusher.Pusher)] if settings.pusher_url else [])):
         try:
             make(settings).close()
         except ConfigurationError as error:

@@ -19,6 +19,7 @@ from asyncsend.channels import DELIVERY
 from asyncsend.errors import ConfigurationError
 from asyncsend.job import MAX_RESULT_BYTES, MAX_TEXT, MAX_TIMEOUT_SECONDS, Job, Outcome, members_of, printable, without
 from asyncsend.tasks import AT_MOST_ONCE, Policy
+from asyncsend.times import boot_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +53,8 @@ def before(job: Job) -> Outcome | None:
 
 def execute(job: Job, tasks: Tasks, chance: Callable[[], float], clock: Callable[[], float] = time.monotonic) -> Outcome:
     """The outcome of running this job here and now. Catches whatever the task raises, SystemExit too; KeyboardInterrupt is let through."""
+    if job.expires_by is not None and boot_clock() >= job.expires_by:
+        return outcomes.cancel("expired", "expires_at passed while it waited in the hands of its run")
     try:
         task = tasks.find(job.task)
     except ConfigurationError as error:

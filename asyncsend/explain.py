@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from asyncsend.config import Limits, Settings
     from asyncsend.job import Job
     from asyncsend.store import Standing, Store
-    from asyncsend.store.rows import Depth, Schedule, Silence, StoppedChannel, Subscription
+    from asyncsend.store.rows import Depth, Receipt, Schedule, Silence, StoppedChannel, Subscription
 
 LEASE_ONLY_MEANS = "only the lease in the database keeps runs apart, and what a killed run leaves waits two minutes"
 LATE_TICKS = 3  # usual intervals without a run after which cron is said to be missing
@@ -43,6 +43,7 @@ class Around(NamedTuple):
     allowed: int | None = None  # attempts, where they are known
     batch: tuple[datetime | None, datetime | None] | None = None  # when its batch was sealed and cancelled
     stopped: StoppedChannel | None = None  # its way out, where nothing is sent through it now
+    receipts: Sequence[Receipt] = ()  # what gateways report of its messages
     behind: str | None = None  # what of its keys keeps it from starting
 
 
@@ -75,7 +76,8 @@ def why(job: Job, seen: Around) -> str:
     because = f" ({job.reason}: {job.error})" if job.error else f" ({job.reason})" if job.reason else ""
     match job.state:
         case State.DONE:
-            return f"{name} is done since {stamp(job.finished_at, zone)}, at attempt {job.attempts}."
+            told = "".join(f" {one.provider} says: {reported(one, zone)}." for one in seen.receipts)
+            return f"{name} is done since {stamp(job.finished_at, zone)}, at attempt {job.attempts}.{told}"
         case State.DEAD:
             return f"{name} is dead since {stamp(job.finished_at, zone)}{because}. `asyncsend retry {job.uid or job.id}` gives it fresh attempts."
         case State.CANCELLED:
@@ -90,6 +92,11 @@ def why(job: Job, seen: Around) -> str:
         return f"{name} is ready: nothing is sent through {seen.stopped.name} until {stamp(seen.stopped.until, zone)} ({seen.stopped.reason}); `asyncsend resume {seen.stopped.name}` opens it at once."
     expires = f"; it is cancelled if it has not started by {stamp(job.expires_at, zone)}" if job.expires_at and job.expires_at > standing.now else ""
     return f"{name} is ready{because}: {_waits_for(job, seen)}{expires}."
+
+
+def reported(receipt: Receipt, zone: tzinfo) -> str:
+    """`delivered at 12:00 (SM1)`: what a gateway reports of one message."""
+    return f"{receipt.status} at {stamp(receipt.at, zone)} ({receipt.message}{', error ' + receipt.error if receipt.error else ''})"
 
 
 def behind(job: Job, ahead: Job | None, limits: Limits, running_of: Callable[[str], int]) -> str | None:
@@ -229,6 +236,7 @@ NEEDS_SOMEBODY = {
     "email-account": "the mail provider refuses our account: check ASYNCSEND_EMAIL_URL",
     "email-limit": "the mail provider's limit is reached; they go out when it opens",
     "sms-account": "the SMS gateway refuses our account: check ASYNCSEND_SMS_URL",
+    "pusher-account": "Pusher refuses our app: check ASYNCSEND_PUSHER_URL",
     "configuration": "a setting cannot be used: `asyncsend doctor` names it",
     "module-failed": "a module of ASYNCSEND_TASKS cannot be imported: `asyncsend doctor` names it",
 }

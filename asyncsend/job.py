@@ -83,6 +83,7 @@ class Job:
     trouble: str | None = None  # a member of the row no server should have stored, found when it was claimed
     unread: bool = False  # the payload is too long to come with the claim: it is read when the job is handed to a worker
     expired: bool = False  # expires_at had passed on the database clock when it was claimed
+    expires_by: float | None = None  # when it will, on this machine's boot clock; counted from the database clock when it was claimed
     endpoint: dict[str, Any] | None = field(default=None, repr=False)  # of a webhook.<name> job: url and secrets, looked up when it was claimed, never stored with it
     report: dict[str, Any] = field(default_factory=dict)  # what its sender says of the channel it took, for the outcome
     rank: int = 0  # in the hands of a run: jobs of a lower one are started before it

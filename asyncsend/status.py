@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from asyncsend import schema
+from asyncsend import schema, times
 from asyncsend.errors import LeaseLost
 from asyncsend.lock import is_ours
 
@@ -20,15 +19,11 @@ if TYPE_CHECKING:
 SCOPE = "default"
 # A lease outlives five lost beats; a run stops before an effect once it could not renew for LEASE - MARGIN seconds.
 LEASE, BEAT, MARGIN = 120.0, 20.0, 30.0
+boot_clock = times.boot_clock  # it goes on while the machine sleeps, so that a suspended run knows its lease is over
 
 
 class HeldElsewhere(Exception):
     """Another host holds the status row and its lease is alive."""
-
-
-def boot_clock() -> float:
-    """Seconds that go on counting while the machine sleeps, so that a suspended run knows its lease is over."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def seen_from_here(store: Store, lock_path: Path) -> Standing:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import UTC, datetime, timedelta, tzinfo
 
 LONGEST = 36500 * 86400  # seconds: 100 years; the database's clock minus this is still a time every server knows
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 _DURATION = re.compile(r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?")
+
+
+def boot_clock() -> float:
+    """Seconds since the machine started, those it slept included: the same in every process of it."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def duration(text: str) -> float:

@@ -139,7 +139,7 @@ def as_line(job: Job) -> bytes:
         "max_attempts": job.max_attempts, "timeout_seconds": job.timeout_seconds, "batch_id": job.batch_id, "attempts": job.attempts,
         "crashes": job.crashes, "token": job.token, "run_id": job.run_id, "rank": job.rank, "marked": job.started_at is not None, "born": job.created_at.timestamp() if job.created_at else None,
     }  # fmt: skip
-    for name in ("endpoint", "reason", "wave"):
+    for name in ("endpoint", "expires_by", "reason", "wave"):
         if value := getattr(job, name):
             members[name] = value
     return json.dumps(members, separators=(",", ":")).encode() + b"\n"

@@ -162,14 +162,14 @@ def test_a_text_of_two_braces_is_a_text(twilio, http):
 @pytest.mark.parametrize(
     "status, code, kind, reason",
     [(400, 21211, Refused, "sms-refused"), (400, 21614, Refused, "sms-refused"), (400, 21610, Refused, "sms-refused"), (400, 21408, Refused, "sms-refused"), (400, 20001, Retry, "sms-400"), (429, 20429, Snooze, "sms-limit"),
-     (401, 20003, Snooze, "sms-account"), (403, 20005, Snooze, "sms-account"), (402, 20006, Snooze, "sms-account"), (404, 20404, Retry, "sms-404"), (500, 20500, Retry, "sms-500"), (503, 20503, Retry, "sms-503")],
+     (401, 20003, Snooze, "sms-account"), (403, 20005, Snooze, "sms-account"), (402, 20006, Snooze, "sms-account"), (404, 20404, Retry, "sms-404"), (500, 20500, Unknown, None), (503, 20503, Retry, "sms-503")],
 )  # fmt: skip
 def test_twilios_refusals_mean_what_they_say(twilio, http, status, code, kind, reason):
     replies(http, status, {"code": code, "message": "The 'To' number is not valid", "status": status})
     with pytest.raises(kind, match=str(code)) as caught:
         twilio(CODE, job())
     assert type(caught.value) is kind
-    assert caught.value.reason == reason
+    assert getattr(caught.value, "reason", None) == reason
     assert "t0ken" not in str(caught.value)
 
 

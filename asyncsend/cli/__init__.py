@@ -22,7 +22,7 @@ COMMANDS = {
     "run": "run", "status": "status", "enqueue": "enqueue",
     "jobs": "jobs", "job": "jobs", "why": "jobs", "retry": "jobs", "cancel": "jobs", "release": "jobs", "dead": "dead", "batch": "batches",
     "pause": "queues", "resume": "queues", "schedule": "schedules", "prune": "prune", "metrics": "metrics", "check": "metrics",
-    "publish": "topics", "subscribe": "topics", "unsubscribe": "topics", "topics": "topics",
+    "publish": "topics", "subscribe": "topics", "unsubscribe": "topics", "topics": "topics", "reconcile": "reconcile",
     "preview": "preview",
 }  # fmt: skip
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import os
 import stat
 import sys
@@ -15,6 +17,7 @@ from asyncsend.cli.session import print_json
 from asyncsend.errors import EXIT_TROUBLE, InvalidJob
 from asyncsend.job import printable
 from asyncsend.producer import new_job
+from asyncsend.tasks import segments
 
 if TYPE_CHECKING:
     from asyncsend.cli.session import Session
@@ -38,6 +41,8 @@ def enqueue_each(
         raise InvalidJob(f"--unique {printable(keys['unique'], 80)!r} is the same for every line, and would let one job in: put a {{{{name}}}} into it")
     new_job(task, "{}", **options)  # what is wrong with an option is wrong with every line
     uid = bulk.uids(task, template, options["batch"])
+    if task == "sms" and not dry_run and path != "-" and sys.stderr is not None and sys.stderr.isatty():
+        click.echo(f"{_segments(path, payload)}.", err=True)
     with _opened(path) as file:
         table = bulk.Table(file, json_lines=path.endswith((".jsonl", ".ndjson")))
         wanted: set[str] = set()
@@ -45,6 +50,8 @@ def enqueue_each(
             one.check(table.columns)
             wanted |= one.names
         tally = _Tally(None if dry_run else session, table, file)
+        if dry_run and task == "sms":
+            tally.sms = segments.Count()
         if together and not dry_run:
             session.store.add_batch(together, sealed=False)  # there after a call that was cut short
 
@@ -85,6 +92,7 @@ class _Tally:
         self.chunk: list[NewJob] = []
         self.size = 0
         self.added = self.there = self.taken = self.bad = 0
+        self.sms: segments.Count | None = None  # what an SMS of each line would cost
         self.complete = False
         self.bar = None
         if sys.stderr is not None and sys.stderr.isatty() and stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -95,6 +103,8 @@ class _Tally:
         size = len(job.payload)
         if self.chunk and (len(self.chunk) == CHUNK_ROWS or self.size + size > CHUNK_BYTES):
             self.write()
+        if self.sms is not None:
+            self.sms.add(json.loads(job.payload).get("text"))
         self.chunk.append(job)
         self.size += size
 
@@ -124,13 +134,27 @@ class _Tally:
             print_json({
                 "added": self.added, "already_there": self.there, "unique_taken": self.taken, "bad_lines": self.bad,
                 "batch": batch, "dry_run": self.store is None, "complete": self.complete,
+                **({"sms": dataclasses.asdict(self.sms)} if self.sms is not None else {}),
             })  # fmt: skip
+        if self.sms is not None and not as_json:
+            click.echo(f"{self.sms}.")
         said = [f"{self.added:,} would be added" if self.store is None else f"{self.added:,} added"]
         said += [f"{self.there:,} were there already"] * bool(self.there)
         said += [f"{self.taken:,} left out, for an unfinished job has their key"] * bool(self.taken)
         said += [f"{self.bad:,} bad lines" if self.bad != 1 else "1 bad line"] * bool(self.bad)
         end = "." if self.complete else "; not all lines were read: the same command adds the rest."
         click.echo(", ".join(said) + end, err=True)
+
+
+def _segments(path: str, payload: bulk.Template) -> segments.Count:
+    """What the SMS of all lines will cost: the file is read once more for that. What is wrong with a line is said by whoever makes its job."""
+    count = segments.Count()
+    with _opened(path) as file:
+        for line in bulk.Table(file, json_lines=path.endswith((".jsonl", ".ndjson"))):
+            with contextlib.suppress(ValueError, KeyError):
+                if not line.wrong:
+                    count.add(payload.fill(line.values).get("text"))
+    return count
 
 
 def _opened(path: str) -> contextlib.AbstractContextManager[BinaryIO]:

@@ -14,7 +14,7 @@ from asyncsend.times import spoken
 
 if TYPE_CHECKING:
     from asyncsend.job import Job
-    from asyncsend.store.rows import Attempt, Which
+    from asyncsend.store.rows import Attempt, Receipt, Which
 
 STATES = click.Choice([state.value for state in State])
 
@@ -53,8 +53,9 @@ def job(session: Session, uid: str, as_json: bool) -> None:
     """Show everything about one job, by its uid or id; `uid=…` or `id=…` where both could be meant."""
     found = session.find(uid)
     history = session.store.attempts([found.id])[found.id]
+    told = _receipts(session, found)
     if as_json:
-        print_json(as_row(found, history))
+        print_json(as_row(found, history) | ({"receipts": [one._asdict() | {"at": one.at and one.at.isoformat()} for one in told]} if told else {}))
         return
     for name, value in as_row(found).items():
         shown = session.when(getattr(found, name)) if name.endswith("_at") and value else value
@@ -63,6 +64,17 @@ def job(session: Session, uid: str, as_json: bool) -> None:
     click.echo(f"{'why':16} {_why(session, found)}")
     for line in _told(session, history):
         click.echo(line)
+    for one in told:
+        click.echo(f"{'receipt':16} {printable(one.provider + ': ' + explain.reported(one, session.settings.timezone), 1000)}")
+
+
+def _receipts(session: Session, found: Job) -> list[Receipt]:
+    """What gateways report of a job's messages; only an SMS has such."""
+    if found.task != "sms":
+        return []
+    from asyncsend.store import receipts
+
+    return receipts.of_job(session.store, found.idempotency_key)
 
 
 def _told(session: Session, history: list[Attempt]) -> list[str]:
@@ -89,7 +101,7 @@ def _why(session: Session, found: Job) -> str:
         topics.attach(store, [found])
         taken = channels.of_job(found)
         seen = seen._replace(stopped=next((one for one in store.stopped_channels() if one.name == taken), None))
-    return printable(explain.why(found, seen))
+    return printable(explain.why(found, seen._replace(receipts=_receipts(session, found))))
 
 
 @click.command()

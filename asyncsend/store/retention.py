@@ -114,6 +114,9 @@ class RetentionStatements(AttemptStatements, BatchStatements, FigureStatements):
             self._write("DELETE FROM asyncsend_runs WHERE id IN :ids", ids=[row[0] for row in runs])
         self._prune_batches(keep, limit)
         self._prune_counters()
+        told = self._rows(f"SELECT id FROM asyncsend_receipts WHERE changed_at {old} ORDER BY changed_at LIMIT :limit", keep=keep, limit=limit)
+        if told:
+            self._write("DELETE FROM asyncsend_receipts WHERE id IN :ids", ids=[row[0] for row in told])
         self._write(f"DELETE FROM asyncsend_channels WHERE changed_at {old}", keep=keep)
         # Those of jobs that we delete go with them; these are of jobs that somebody deleted by hand.
         orphans = self._rows(f"SELECT job_id FROM asyncsend_attempts WHERE ended_at {old} ORDER BY ended_at LIMIT :limit", keep=keep_attempts, limit=limit)

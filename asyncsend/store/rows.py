@@ -107,6 +107,16 @@ class Attempt(NamedTuple):
     error: str | None  # cut; the whole of the last one is in the job
 
 
+class Receipt(NamedTuple):
+    """What a gateway reports of a message that it took."""
+
+    provider: str
+    message: str  # the provider's id of it
+    status: str  # queued | sent | undelivered | failed | delivered
+    error: str | None  # the provider's code
+    at: datetime | None
+
+
 class Which(NamedTuple):
     """Which jobs a person means: None is any. The times, seconds since 1970, are of a job's end; while it has none, of its beginning."""
 

@@ -31,6 +31,7 @@ from asyncsend.store.retention import RetentionStatements
 from asyncsend.store.runs import RunStatements
 from asyncsend.store.schedules import ScheduleStatements
 from asyncsend.store.topics import TopicStatements
+from asyncsend.times import boot_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -171,7 +172,7 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
         # What carries the fresh token is ours, also when the reply of an earlier try was lost.
         rows = self._rows(
             "SELECT id, uid, task, CASE WHEN LENGTH(payload) <= :inline THEN payload END, queue, priority, run_at, expires_at, max_attempts,"
-            " timeout_seconds, attempts, crashes, created_at, CASE WHEN expires_at <= NOW(6) THEN 1 ELSE 0 END, batch_id,"
+            " timeout_seconds, attempts, crashes, created_at, NOW(6), batch_id,"
             " order_key, concurrency_key, reason FROM asyncsend_jobs WHERE state = 'running' AND token = :token",
             token=bytes.fromhex(token), inline=CLAIMED_PAYLOAD,
         )  # fmt: skip
@@ -545,9 +546,12 @@ def _group_of(outcome: Outcome) -> str | None:
 
 def _claimed(row: tuple[Any, ...], token: str, run_id: int) -> Job:
     trouble = next((name for name, value in (("run_at", row[6]), ("expires_at", row[7])) if is_zero_date(value)), None)
+    expires, now = as_time(row[7]), as_time(row[13])
+    left = (expires - now).total_seconds() if expires and now else None
     return Job(
         id=row[0], uid=as_text(row[1]), task=row[2], payload=as_text(row[3]) or "", unread=row[3] is None, queue=row[4], priority=row[5], max_attempts=row[8],
-        timeout_seconds=row[9], attempts=row[10], crashes=row[11], created_at=as_time(row[12]), expired=bool(row[13]) and trouble is None,
+        timeout_seconds=row[9], attempts=row[10], crashes=row[11], created_at=as_time(row[12]), expired=left is not None and left <= 0 and trouble is None,
+        expires_by=boot_clock() + left if left is not None else None,
         batch_id=as_text(row[14]), order_key=as_text(row[15]), concurrency_key=as_text(row[16]), reason=as_text(row[17]), state=State.RUNNING, token=token, run_id=run_id, trouble=trouble,
     )  # fmt: skip
 

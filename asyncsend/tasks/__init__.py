@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from asyncsend.job import Job
 
 AT_LEAST_ONCE, AT_MOST_ONCE = "at-least-once", "at-most-once"
-BUILT_IN = ("email", "sms", "webhook")
+BUILT_IN = ("email", "sms", "webhook", "pusher")
 
 Payload = dict[str, Any]
 
@@ -112,9 +112,9 @@ class Tasks:
 
     def policies(self) -> dict[str, Policy]:
         """Name → policy of all tasks, without opening anything."""
-        from asyncsend.tasks import command, email, sms, webhook
+        from asyncsend.tasks import command, email, pusher, sms, webhook
 
-        built_in = {"email": email.policy(self.settings), "sms": sms.POLICY, "webhook": webhook.POLICY}
+        built_in = {"email": email.policy(self.settings), "sms": sms.POLICY, "webhook": webhook.POLICY, "pusher": pusher.POLICY}
         commands = {f"command.{name}": command.POLICY for name in self.settings.commands}
         return {**built_in, **commands, **{name: task.policy for name, task in declared.items()}}
 
@@ -159,6 +159,10 @@ class Tasks:
             from asyncsend.tasks import webhook
 
             return Task(name, webhook.Webhook(self.settings), webhook.POLICY)
+        if name == "pusher":
+            from asyncsend.tasks import pusher
+
+            return Task(name, pusher.Pusher(self.settings), pusher.POLICY)
         if name.startswith("command.") and name[8:] in self.settings.commands:
             from asyncsend.tasks import command
 

@@ -30,7 +30,7 @@ MAX_RETRY_AFTER = 86400.0
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back; `text` is at most 64 KiB of it."""
+    """What came back; `text` is at most 64 KiB of it, unless more was asked for."""
 
     status: int
     text: str
@@ -40,12 +40,13 @@ class Reply:
 
 
 def call(
-    session: requests.Session, method: str, url: str, *, headers: Mapping[str, str], data: bytes | None, timeout: float, auth: tuple[str, str] | None = None
+    session: requests.Session, method: str, url: str, *, headers: Mapping[str, str], data: bytes | None, timeout: float, auth: tuple[str, str] | None = None,
+    most_bytes: int = MAX_REPLY_BYTES,
 ) -> Reply:
     """
     The reply to one request. Retry if nothing was sent, Unknown if it was and no reply came, Refused if the URL cannot be called.
 
-    `timeout` is seconds for the whole exchange, the reading of a dripping body included.
+    `timeout` is seconds for the whole exchange, the reading of a dripping body included; of a longer body `most_bytes` are read.
     """
     deadline = time.monotonic() + timeout
     if auth:  # requests writes Latin-1, RFC 7617 speaks of UTF-8
@@ -54,7 +55,7 @@ def call(
         with session.request(
             method, url, headers=dict(headers), data=data, timeout=(CONNECT_TIMEOUT, timeout), allow_redirects=False, stream=True
         ) as response:
-            text, whole = _text(response, deadline)
+            text, whole = _text(response, deadline, most_bytes)
             return Reply(response.status_code, text, _retry_after(response.headers.get("Retry-After")), whole, response.headers)
     except requests.exceptions.ReadTimeout as error:
         raise Unknown(f"no reply within {timeout:g} s after the request was sent") from error
@@ -182,12 +183,12 @@ def _pinned(connection: Any, pick: Callable[[str, int], list[str]], connect: Cal
         connection._dns_host = name  # noqa: SLF001
 
 
-def _text(response: requests.Response, deadline: float) -> tuple[str, bool]:
-    """The body's first 64 KiB, and whether that is all of it. What breaks here undoes no status."""
+def _text(response: requests.Response, deadline: float, most: int) -> tuple[str, bool]:
+    """The body's first bytes, and whether that is all of it. What breaks here undoes no status."""
     body, whole = b"", False
     # read1, for read waits until all it asked for is there: a server that drips a byte a second would hold us for hours.
     with contextlib.suppress(urllib3.exceptions.HTTPError, OSError, HTTPException):
-        while len(body) <= MAX_REPLY_BYTES and (left := deadline - time.monotonic()) > 0:
+        while len(body) <= most and (left := deadline - time.monotonic()) > 0:
             wire = getattr(response.raw.connection, "sock", None)
             if wire is not None:
                 wire.settimeout(left)
@@ -196,7 +197,7 @@ def _text(response: requests.Response, deadline: float) -> tuple[str, bool]:
                 whole = True
                 break
             body += piece
-    return body[:MAX_REPLY_BYTES].decode("utf-8", "replace"), whole
+    return body[:most].decode("utf-8", "replace"), whole
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -1,8 +1,4 @@
-"""
-`sms`: one short message to one number, through any gateway that takes HTTP: a template says what to send and how to read the reply.
-
-Twilio is such a template; others are a TOML file: docs/sms.md.
-"""
+"""`sms`: one short message to one number, through a preset of a provider (presets.py) or any gateway that takes HTTP, by a template (gateway.py): docs/sms.md."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from asyncsend import backoff
 from asyncsend.answers import Answer, BadPayload, Retry
@@ -22,6 +18,9 @@ from asyncsend.job import printable
 from asyncsend.tasks import Payload, Policy
 from asyncsend.tasks.gateway import Gateway, from_file, judge, request_of, told
 from asyncsend.tasks.members import only, text
+from asyncsend.tasks.presets import preset_of
+from asyncsend.tasks.segments import segments
+from asyncsend.times import boot_clock
 
 if TYPE_CHECKING:
     import requests
@@ -42,37 +41,51 @@ class Sms:
         self.timeout = timeout  # seconds for one exchange
         self.url = settings.sms_url
         self.file = Path(unquote(urlsplit(self.url).path)) if self.url.startswith("file:") else None
-        self.gateway = None if self.file else gateway(self.url)
+        self.preset = preset_of(self.url, settings.receipts_url)
+        self.gateway = None if self.file or self.preset else gateway(self.url)
         self.default_from = parse_qs(urlsplit(self.url).query).get("from", [""])[-1]
+        self.most_segments = settings.sms_segments
         self._session: requests.Session | None = None
 
     def __call__(self, payload: Payload, job: Job) -> Any:
         job.report = {"unsent": True}
-        values = message_of(payload, self.default_from) | {"key": job.idempotency_key}
+        left = None if job.expires_by is None else max(1, round(job.expires_by - boot_clock()))
+        values = message_of(payload, self.default_from, self.most_segments) | {"key": job.idempotency_key, "expires_in": str(left or "")}
         if self.file is not None:
             return _append(self.file, values)
-        from asyncsend.tasks import http
-
-        assert self.gateway is not None
-        if self._session is None:
-            self._session = http.plain_session()
-        url, headers, body = request_of(self.gateway, values)
         job.report = {}
         try:
-            reply = http.call(self._session, self.gateway.method, url, headers=headers, data=body, timeout=self.timeout, auth=self.gateway.auth)
-            return judge(self.gateway, reply)
+            return self._sent(values)
         except Answer as answer:
             if about := told(answer).about:
-                job.report = {"channel": SMS, **about}
+                job.report |= {"channel": SMS, **about}
             raise
+
+    def _sent(self, values: dict[str, Any]) -> Any:
+        from asyncsend.tasks import http
+
+        if self.preset is not None:
+            method, url, headers, body = self.preset.request(values)
+            return self.preset.judge(http.call(self.session(), method, url, headers=headers, data=body, timeout=self.timeout))
+        assert self.gateway is not None
+        url, headers, body = request_of(self.gateway, values)
+        reply = http.call(self.session(), self.gateway.method, url, headers=headers, data=body, timeout=self.timeout, auth=self.gateway.auth)
+        return judge(self.gateway, reply)
+
+    def session(self) -> requests.Session:
+        from asyncsend.tasks import http
+
+        if self._session is None:
+            self._session = http.plain_session()
+        return self._session
 
     def close(self) -> None:
         if self._session is not None:
             self._session.close()
 
 
-def message_of(payload: Payload, default_from: str) -> dict[str, Any]:
-    """What the holes of a template are filled with; BadPayload names the member that does not fit."""
+def message_of(payload: Payload, default_from: str, most_segments: int | None = None) -> dict[str, Any]:
+    """The message as presets and the holes of a template take it; BadPayload names the member that does not fit."""
     only(payload, "to", "text", "template_id", "params", "from")
     to = text(payload, "to", required=True) or ""
     if not _E164.fullmatch(to):
@@ -82,6 +95,8 @@ def message_of(payload: Payload, default_from: str) -> dict[str, Any]:
         raise BadPayload("either text or template_id must be given")
     if words is not None and not 1 <= len(words) <= 1600:  # Twilio's limit; ten segments elsewhere
         raise BadPayload(f"text has {len(words)} characters; 1 to 1600 can be sent")
+    if words is not None and most_segments is not None and segments(words) > most_segments:
+        raise BadPayload(f"text has {segments(words)} segments, and ASYNCSEND_SMS_SEGMENTS allows {most_segments}: a character outside the GSM alphabet makes them shorter")
     params = payload.get("params") or {}
     if not isinstance(params, dict):
         raise BadPayload('params must be an object: {"code": "123456"}')
@@ -91,30 +106,10 @@ def message_of(payload: Payload, default_from: str) -> dict[str, Any]:
 def gateway(url: str) -> Gateway:
     """The gateway behind ASYNCSEND_SMS_URL; ConfigurationError says what is wrong with it."""
     split = urlsplit(url)
-    if split.scheme == "twilio":
-        return _twilio(unquote(split.username or ""), unquote(split.password or ""), parse_qs(split.query))
     if split.scheme == "http+template":
         return from_file(Path(unquote(split.path)), "SMS", "docs/sms.md")
     raise ConfigurationError(
-        f"ASYNCSEND_SMS_URL starts with {printable(split.scheme, 20)!r}: write twilio://SID:TOKEN@default?from=%2B15550100 or http+template:///path/gateway.toml"
-    )
-
-
-def _twilio(sid: str, token: str, query: dict[str, list[str]]) -> Gateway:
-    """Twilio's Messages resource (twilio.com/docs/messaging/api/message-resource; error codes: twilio.com/docs/api/errors)."""
-    sender = query.get("from", [""])[-1]
-    if not sid or not token or not sender:
-        raise ConfigurationError("ASYNCSEND_SMS_URL must be twilio://SID:TOKEN@default?from=%2B15550100, or from=MG… for a messaging service")
-    who = "MessagingServiceSid" if sender.startswith("MG") else "From"
-    base = query.get("base", ["https://api.twilio.com"])[-1]  # another base is for tests and proxies
-    return Gateway(
-        url=f"{base}/2010-04-01/Accounts/{quote(sid)}/Messages.json",
-        auth=(sid, token),
-        form={"To": "{to}", who: "{from}", "Body": "{text}", "ContentSid": "{template_id}", "ContentVariables": "{params}"},
-        success={"status": [201]},
-        # 21211, 21614 not a number for SMS; 21610 opted out; 21612, 21408 not reachable from here; 21617 too long
-        never={"status": [400], "json": {"code": [21211, 21214, 21217, 21408, 21610, 21612, 21614, 21617, 21602]}},
-        pause={"status": [401, 402, 403, 429], "json": {}},
+        f"ASYNCSEND_SMS_URL starts with {printable(split.scheme, 20)!r}: write twilio://SID:TOKEN@default?from=%2B15550100, vonage://, aliyun://, sns:// (docs/sms.md) or http+template:///path/gateway.toml"
     )
 
 

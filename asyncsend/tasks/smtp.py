@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from asyncsend.answers import Answer, Retry, Snooze, Unknown
+from asyncsend.answers import Answer, Refused, Retry, Snooze, Unknown
 from asyncsend.errors import ConfigurationError
 from asyncsend.job import printable
 from asyncsend.tasks.replies import broken, judged
