@@ -47,6 +47,9 @@ DECLARED: dict[str, tuple[str, str]] = {
     "ASYNCSEND_EMAIL_FROM": ("", "sender of mails that name none: Shop <shop@example.com>"),
     "ASYNCSEND_EMAIL_ON_UNKNOWN": ("retry", "when a mail server vanishes after the final dot: retry (same Message-ID) or hold"),
     "ASYNCSEND_ATTACHMENTS": ("", "folder that attachments given by path must lie in; default: attachments in ASYNCSEND_HOME"),
+    "ASYNCSEND_UNSUBSCRIBE_URL": ("", "where the unsubscribe page answers, for mails of a list: https://shop.example.com/unsubscribe"),
+    "ASYNCSEND_UNSUBSCRIBE_SECRET": ("", "what signs the links to it, 16 characters or more; several, separated by spaces, while rotating: the first signs"),
+    "ASYNCSEND_UNSUBSCRIBE_MAILTO": ("", "address that takes unsubscribing mails too, and is read by `asyncsend suppress bounce`"),
     "ASYNCSEND_SMS_URL": ("", "twilio://SID:TOKEN@default?from=%2B15550100, http+template:///path/gateway.toml; default: a local file"),
     "ASYNCSEND_WEBHOOK_SECRET": ("", "whsec_… secret that signs webhooks (Standard Webhooks); several, separated by spaces, while rotating"),
     "ASYNCSEND_EVENT_SOURCE": ("asyncsend", "what published events say they come from: the address of your site, as a rule"),
@@ -56,7 +59,7 @@ DECLARED: dict[str, tuple[str, str]] = {
     "ASYNCSEND_HEARTBEAT_URL": ("", "address that each run asks for at its end, /fail added after trouble: https://hc-ping.com/…"),
     "ASYNCSEND_METRICS_FILE": ("", "file for the textfile collector of node_exporter, written after each run that had work: …/asyncsend.prom"),
 }
-SECRET = ("ASYNCSEND_DATABASE_URL", "ASYNCSEND_EMAIL_URL", "ASYNCSEND_SMS_URL", "ASYNCSEND_WEBHOOK_SECRET", "ASYNCSEND_ALERT_TO", "ASYNCSEND_HEARTBEAT_URL")
+SECRET = ("ASYNCSEND_DATABASE_URL", "ASYNCSEND_EMAIL_URL", "ASYNCSEND_SMS_URL", "ASYNCSEND_WEBHOOK_SECRET", "ASYNCSEND_UNSUBSCRIBE_SECRET", "ASYNCSEND_ALERT_TO", "ASYNCSEND_HEARTBEAT_URL")
 BY_PATH = ("ASYNCSEND_ALERT_TO", "ASYNCSEND_HEARTBEAT_URL")  # whoever knows the path of such an address may speak there
 
 # What the names of secrets look like, in the query of a URL and in a gateway's template; ssl_key is the path of a file.
@@ -93,6 +96,9 @@ class Settings(NamedTuple):
     email_from: str
     email_on_unknown: str
     attachments: Path
+    unsubscribe_url: str
+    unsubscribe_secrets: tuple[str, ...]
+    unsubscribe_mailto: str
     sms_url: str
     webhook_secrets: tuple[str, ...]
     event_source: str
@@ -125,7 +131,7 @@ class Settings(NamedTuple):
         """The values that may appear in no log, error or output: passwords of URLs and of their parameters, keys."""
         from urllib.parse import unquote, urlsplit
 
-        found = {part for secret in self.webhook_secrets for part in (secret, secret.removeprefix("whsec_"))}
+        found = {part for secret in self.webhook_secrets for part in (secret, secret.removeprefix("whsec_"))} | set(self.unsubscribe_secrets)
         for url in (self.database_url, self.email_url, self.sms_url):
             netloc = urlsplit(url).netloc  # load has split it before: it can be
             if ":" in netloc.rpartition("@")[0]:
@@ -191,6 +197,9 @@ def load(environ: Mapping[str, str]) -> Settings:
         email_from=value("ASYNCSEND_EMAIL_FROM"),
         email_on_unknown=checked("ASYNCSEND_EMAIL_ON_UNKNOWN", _on_unknown, "use retry or hold"),
         attachments=path("ASYNCSEND_ATTACHMENTS", home / "attachments"),
+        unsubscribe_url=checked("ASYNCSEND_UNSUBSCRIBE_URL", _unsubscribe_url, "write https://host/path, at most 300 characters: RFC 8058 wants https"),
+        unsubscribe_secrets=checked("ASYNCSEND_UNSUBSCRIBE_SECRET", _signing_secrets, "use 16 characters of ASCII or more: make one with `openssl rand -base64 32`"),
+        unsubscribe_mailto=checked("ASYNCSEND_UNSUBSCRIBE_MAILTO", _mailto, "write one plain address, such as unsubscribe@example.com"),
         sms_url=checked("ASYNCSEND_SMS_URL", _url, _URL_RULE) or f"file://{home / 'outbox' / 'sms.log'}",
         webhook_secrets=tuple(value("ASYNCSEND_WEBHOOK_SECRET").split()),
         event_source=checked("ASYNCSEND_EVENT_SOURCE", _source, "use a URI without blanks, such as https://shop.example.com"),
@@ -436,6 +445,24 @@ def _networks(text: str) -> tuple[str, ...]:
 def _web_address(text: str) -> str:
     if text and not (re.match("https?://[^/@]", _url(text), re.IGNORECASE) and text.isascii()):
         raise ValueError("no address of the web")
+    return text
+
+
+def _unsubscribe_url(text: str) -> str:
+    if text and not (_web_address(text).lower().startswith("https://") and len(text) <= 300 and re.fullmatch(r"[^\s<>,#]+", text)):
+        raise ValueError("no address for a header")
+    return text
+
+
+def _signing_secrets(text: str) -> tuple[str, ...]:
+    if not all(len(secret) >= 16 and secret.isascii() for secret in text.split()):
+        raise ValueError("a guess away")
+    return tuple(text.split())
+
+
+def _mailto(text: str) -> str:
+    if text and not re.fullmatch(r"[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9.-]{1,180}", text):
+        raise ValueError("no address")
     return text
 
 

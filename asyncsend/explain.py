@@ -227,6 +227,7 @@ NEEDS_SOMEBODY = {
     "smtp-closed": "the mail server hangs up before it takes mail",
     "smtp-limit": "the host's mail limit is reached; they go out when it opens",
     "sms-account": "the SMS gateway refuses our account: check ASYNCSEND_SMS_URL",
+    "no-unsubscribe": "mails of a list need ASYNCSEND_UNSUBSCRIBE_URL and ASYNCSEND_UNSUBSCRIBE_SECRET",
     "configuration": "a setting cannot be used: `asyncsend doctor` names it",
     "module-failed": "a module of ASYNCSEND_TASKS cannot be imported: `asyncsend doctor` names it",
 }

@@ -84,6 +84,7 @@ class Job:
     unread: bool = False  # the payload is too long to come with the claim: it is read when the job is handed to a worker
     expired: bool = False  # expires_at had passed on the database clock when it was claimed
     endpoint: dict[str, Any] | None = field(default=None, repr=False)  # of a webhook.<name> job: url and secrets, looked up when it was claimed, never stored with it
+    suppressed: str | None = None  # why nothing may go to its address, looked up when it was claimed
     report: dict[str, Any] = field(default_factory=dict)  # what its sender says of the channel it took, for the outcome
     rank: int = 0  # in the hands of a run: jobs of a lower one are started before it
 
@@ -124,6 +125,8 @@ class Outcome(NamedTuple):
     troubled: bool = False  # that failed: not reached, no reply, overloaded
     leave_alone: float | None = None  # seconds for which the receiver asked to be left alone
     gone: str | None = None  # the subscription whose receiver says that its address is gone
+    suppress: str | None = None  # why nothing more may be sent to `address`: hard, complaint, unsubscribed
+    address: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Only the members that differ from the defaults: this is what the journal and the pipe carry."""
@@ -138,8 +141,8 @@ class Outcome(NamedTuple):
     def from_dict(cls, members: dict[str, Any]) -> Outcome:
         """The inverse of as_dict. KeyError, TypeError or ValueError if it is not one of ours."""
         outcome = cls(**{**members, "state": State(members["state"])})
-        if not all(isinstance(name, str | None) for name in (outcome.channel, outcome.gone)):
-            raise TypeError("channel and gone are names")
+        if not all(isinstance(name, str | None) for name in (outcome.channel, outcome.gone, outcome.suppress, outcome.address)):
+            raise TypeError("channel, gone, suppress and address are text")
         return outcome
 
 

@@ -336,6 +336,10 @@ class _Minute:
             from asyncsend.topics import attach
 
             attach(self.store, jobs)
+        if any(job.task in ("email", "sms") for job in jobs):
+            from asyncsend.suppressions import sort_out
+
+            sort_out(self.store, jobs)
         for job in jobs:
             outcome = before(job)
             if outcome is None:

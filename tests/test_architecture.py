@@ -10,12 +10,12 @@ PACKAGE = Path(__file__).resolve().parent.parent / "asyncsend"
 LADDER = [
     ["errors", "times", "backoff", "answers", "job", "channels"],
     ["config", "log", "budget", "deathsig"],
-    ["store", "store.rows", "store.connection", "store.insert", "store.runs", "store.batches", "store.attempts", "store.figures", "store.retention", "store.schedules", "store.topics", "store.channels", "store.alerts", "store.lines", "store.sql", "store.mysql", "store.sqlite", "store.foreign", "schema",
-     "tasks", "tasks.members", "tasks.http", "tasks.smtp", "tasks.email", "tasks.sms", "tasks.webhook", "tasks.command"],
-    ["lock", "status", "journal", "producer", "batches", "bulk", "topics", "queues", "schedules", "deadletters", "archive", "retention", "explain", "metrics", "alerts", "heartbeat", "doctor"],
+    ["store", "store.rows", "store.connection", "store.insert", "store.runs", "store.batches", "store.attempts", "store.figures", "store.retention", "store.schedules", "store.topics", "store.channels", "store.alerts", "store.suppressions", "store.lines", "store.sql", "store.mysql", "store.sqlite", "store.foreign", "schema",
+     "tasks", "tasks.members", "tasks.http", "tasks.smtp", "tasks.email", "tasks.sms", "tasks.webhook", "tasks.command", "tasks.bounces", "tasks.unsubscribe"],
+    ["lock", "status", "journal", "producer", "batches", "bulk", "topics", "queues", "schedules", "deadletters", "archive", "retention", "explain", "metrics", "alerts", "heartbeat", "doctor", "suppressions"],
     ["execute", "worker", "workers"],
     ["run"],
-    ["testing", "web", "web.__main__", "cli", "cli.session", "cli.run", "cli.setup", "cli.enqueue", "cli.each", "cli.jobs", "cli.dead", "cli.prune", "cli.queues", "cli.batches", "cli.schedules", "cli.topics", "cli.status", "cli.metrics", "cli.doctor", "cli.demo"],
+    ["testing", "web", "web.__main__", "web.unsubscribe", "cli", "cli.session", "cli.run", "cli.setup", "cli.enqueue", "cli.each", "cli.jobs", "cli.dead", "cli.prune", "cli.queues", "cli.batches", "cli.schedules", "cli.topics", "cli.suppress", "cli.mailbox", "cli.status", "cli.metrics", "cli.doctor", "cli.demo"],
 ]  # fmt: skip
 EDGE = {"__init__", "__main__"}  # the package's door and the command's: they may know every room
 RUNG = {name: number for number, rung in enumerate(LADDER) for name in rung}

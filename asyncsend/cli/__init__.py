@@ -23,6 +23,7 @@ COMMANDS = {
     "jobs": "jobs", "job": "jobs", "why": "jobs", "retry": "jobs", "cancel": "jobs", "release": "jobs", "dead": "dead", "batch": "batches",
     "pause": "queues", "resume": "queues", "schedule": "schedules", "prune": "prune", "metrics": "metrics", "check": "metrics",
     "publish": "topics", "subscribe": "topics", "unsubscribe": "topics", "topics": "topics",
+    "suppress": "suppress",
 }  # fmt: skip
 
 

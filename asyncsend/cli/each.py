@@ -38,7 +38,7 @@ def enqueue_each(
         raise InvalidJob(f"--unique {printable(keys['unique'], 80)!r} is the same for every line, and would let one job in: put a {{{{name}}}} into it")
     new_job(task, "{}", **options)  # what is wrong with an option is wrong with every line
     uid = bulk.uids(task, template, options["batch"])
-    with _opened(path) as file:
+    with opened(path) as file:
         table = bulk.Table(file, json_lines=path.endswith((".jsonl", ".ndjson")))
         wanted: set[str] = set()
         for one in (payload, *filled.values()):
@@ -133,7 +133,7 @@ class _Tally:
         click.echo(", ".join(said) + end, err=True)
 
 
-def _opened(path: str) -> contextlib.AbstractContextManager[BinaryIO]:
+def opened(path: str) -> contextlib.AbstractContextManager[BinaryIO]:
     """The file to read, or standard input for -; InvalidJob if it cannot be opened."""
     if path == "-":
         if sys.stdin is None:

@@ -188,3 +188,14 @@ class StoppedChannel(NamedTuple):
     name: str
     until: datetime | None
     reason: str
+
+
+class Suppression(NamedTuple):
+    """An address that nothing is sent to, or nothing of one mailing list; the database says since when if nobody does."""
+
+    kind: str  # email | sms
+    address: str
+    list: str = ""  # of which mailing list; empty: of all
+    reason: str = "manual"  # hard | complaint | unsubscribed | manual
+    source: str | None = None  # who said so
+    since: datetime | None = None

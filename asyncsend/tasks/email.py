@@ -65,28 +65,36 @@ class Transport(Protocol):
 
 
 class Email:
-    """Sends payloads of the form {to, subject, text and/or html, from, reply_to, headers, attachments}."""
+    """Sends payloads of the form {to, subject, text and/or html, from, reply_to, headers, attachments, list}."""
 
     def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         self.default_from = settings.email_from
         self.attachments = settings.attachments
         self.transport = open_transport(settings.email_url)
 
     def __call__(self, payload: Payload, job: Job) -> Any:
-        sender, recipient, message = compose(payload, job, self.default_from, self.attachments)
-        return self.transport.send(sender, recipient, message, job.idempotency_key)
+        sender, recipient, message = compose(payload, job, self.default_from, self.attachments, self.settings)
+        try:
+            return self.transport.send(sender, recipient, message, job.idempotency_key)
+        except Refused as refused:
+            from asyncsend.tasks.bounces import is_hard
+
+            if is_hard(str(refused)):
+                job.report |= {"suppress": "hard", "address": recipient}
+            raise
 
     def close(self) -> None:
         self.transport.close()
 
 
-def compose(payload: Payload, job: Job, default_from: str, attachments: Path) -> tuple[str, str, bytes]:
+def compose(payload: Payload, job: Job, default_from: str, attachments: Path, settings: Settings | None = None) -> tuple[str, str, bytes]:
     """
     Envelope sender, envelope recipient and the message's bytes; the same on every attempt, for they come from the row alone.
 
     BadPayload names the member that cannot be sent.
     """
-    only(payload, "to", "subject", "text", "html", "from", "reply_to", "headers", "attachments")
+    only(payload, "to", "subject", "text", "html", "from", "reply_to", "headers", "attachments", "list")
     to = address("to", text(payload, "to", required=True) or "")
     subject = text(payload, "subject", required=True) or ""
     plain, html = text(payload, "text", one_line=False), text(payload, "html", one_line=False)
@@ -107,6 +115,11 @@ def compose(payload: Payload, job: Job, default_from: str, attachments: Path) ->
         message["Date"] = format_datetime(job.created_at)
     message["Message-ID"] = f"<{job.idempotency_key}@{sender.domain}>"
     headers = header_names(payload.get("headers"), forbidden=OURS)
+    of_list = text(payload, "list")
+    if of_list is not None and settings is not None:
+        from asyncsend.tasks import unsubscribe
+
+        headers |= unsubscribe.headers(of_list, to.addr_spec, settings, headers)
     for name, value in headers.items():
         if value.isascii() and any(len(word) > LONGEST_WORD for word in value.split()):
             raise BadPayload(f"headers: {name} holds a word of more than {LONGEST_WORD} characters, which fits into no line of a mail")

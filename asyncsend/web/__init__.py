@@ -22,7 +22,7 @@ from asyncsend.store import open_store
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-ROOMS: dict[str, str] = {}  # first part of the path: the module whose `answer(request, store, settings)` is asked
+ROOMS = {"unsubscribe": "asyncsend.web.unsubscribe"}  # first part of the path: the module whose `answer(request, store, settings)` is asked
 MAX_BODY = 256 * 1024  # bytes; nothing that is posted here is longer
 
 
