@@ -29,7 +29,7 @@ from asyncsend.tasks.unsubscribe import token
 
 MAIL = {"subject": "Hi", "text": "Hello"}
 GONE = "550 5.1.1 <ann@example.com>: Recipient address rejected: User unknown"
-SECRET = "a secret of the tests, long enough"
+SECRET = "a-secret-of-the-tests"
 
 
 def call(site, *arguments, code=0, **options):
@@ -389,9 +389,10 @@ def test_a_bounce_on_standard_input_is_silent_and_names_the_job(site, smtp):
     keys = [one.split("@")[0].strip("<") for one in smtp.ids()]
     assert keys[1] == "order-17"
     # The second came back from where it had been forwarded to: the mail went to bob.
-    for raw in (report(key=keys[0]), report(to="forwarded@elsewhere.example", key="order-17"), report(), PLAIN, b"", bytes(range(256))):
-        for _ in range(2):
-            site.quiet("suppress", "bounce", input=raw.decode("latin-1"), encoding="latin-1")
+    for raw in (report(to="forwarded@elsewhere.example", key="order-17"), PLAIN, bytes(range(256))):
+        site.quiet("suppress", "bounce", input=raw.decode("latin-1"), encoding="latin-1")
+    for raw in (report(key=keys[0]), report(), report(to="forwarded@elsewhere.example", key="order-17"), b""):
+        assert call(site, "suppress", "bounce", input=raw).output == "", "twice is as good as once"
     assert rows(site) == [("email", "ann@example.com", "", "hard"), ("email", "bob@example.com", "", "hard")]
     said = {one["address"]: one["source"] for one in json.loads(call(site, "suppress", "list", "--json").stdout)}
     assert said["bob@example.com"].startswith("job order-17: failed: 5.1.1")
