@@ -308,6 +308,7 @@ def test_a_file_of_any_size_is_imported_a_slice_at_a_time_with_the_reason_that_i
     path.write_text("email,reason\n" + "".join(f"a{number}@example.com,opted out\n" for number in range(1201)))
     assert "1,201 read, 1,201 added" in call(lite, "suppress", "import", str(path), "--list", "news", "--reason", "unsubscribed").output
     assert {row[2:] for row in rows(lite)} == {("news", "unsubscribed")}
+    call(lite, "suppress", "import", str(path), "--list", "a b", code=2)
     assert len(list(csv.reader(io.StringIO(call(lite, "suppress", "export").stdout)))) == 1202
 
 
@@ -374,6 +375,7 @@ PLAIN = b"From: Bob <bob@example.com>\nSubject: Holiday\nAuto-Submitted: auto-re
         (PLAIN, []),
         (b"", []),
         (bytes(range(256)) * 40, []),
+        (b"Content-Type: message/rfc822\n\n" * 3000, []),
         (b"Content-Type: multipart/report; boundary=B\n\n--B\nContent-Type: message/delivery-status\n\n\n--B\nContent-Type: message/feedback-report\n\n", []),
     ],
 )  # fmt: skip

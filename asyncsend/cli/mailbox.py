@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -55,7 +56,8 @@ def _maildir(path: str, most: int) -> Iterator[Mail]:
             here = os.path.join(path, part, name)
 
             def seen(here: str = here, there: str = os.path.join(path, "cur", f"{base}:2,{''.join(sorted({*flags, 'S'}))}")) -> None:
-                os.rename(here, there)
+                with contextlib.suppress(OSError):  # read a second time it does no harm
+                    os.rename(here, there)
 
             try:
                 with open(here, "rb") as file:

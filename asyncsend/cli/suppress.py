@@ -138,7 +138,7 @@ def export(session: Session, of_list: str | None, reason: str | None, since: str
     if not as_json:
         writer.writerow(COLUMNS)
     for one in _chosen(session, None, of_list, reason, since):
-        row = (one.address, one.list, one.reason, printable(one.source or "", 191), one.since.isoformat() if one.since else "")
+        row = [printable(text) for text in (one.address, one.list, one.reason, one.source or "", one.since.isoformat() if one.since else "")]
         if as_json:
             click.echo(json.dumps(dict(zip(COLUMNS, row, strict=True))))
         else:
@@ -162,6 +162,7 @@ def import_(session: Session, path: str, of_list: str | None, reason: str | None
     Example:
       asyncsend suppress import unsubscribed.csv --list news --reason unsubscribed
     """  # noqa: D301
+    _row("a@example.com", of_list or "", "manual", None)  # what is wrong with the option is wrong with every line
     read = added = bad = 0
     chunk: list[Suppression] = []
 

@@ -66,6 +66,15 @@ def read(raw: bytes, secrets: Sequence[str] = ()) -> tuple[list[Told], list[str]
 
     ConfigurationError if it is in no standard form, and what knows the others is not installed.
     """
+    try:
+        return _read(raw, secrets)
+    except ConfigurationError:
+        raise
+    except Exception:  # noqa: BLE001 - a stranger's mail may be malformed in any way, or nested too deeply
+        return [], []
+
+
+def _read(raw: bytes, secrets: Sequence[str]) -> tuple[list[Told], list[str]]:
     mail = message_from_bytes(raw)
     own = str(mail.get("Message-ID", "")).strip().strip("<>")
     ids = [found for one in _MESSAGE_ID.findall(raw) if (found := one.decode("ascii", "replace")) != own]
@@ -138,10 +147,7 @@ def _guessed(mail: Message) -> Iterator[Told]:
     import logging
 
     logging.getLogger("flufl.bounce").disabled = True  # it prints a traceback for a mail without From, and a pipe may print nothing
-    try:
-        temporary, permanent = all_failures(mail)
-    except Exception:  # noqa: BLE001 - a stranger's mail may be malformed in any way
-        return
+    temporary, permanent = all_failures(mail)
     text = _text_of(mail)
     for address in sorted(permanent | temporary):
         status = _STATUS.search(text)
