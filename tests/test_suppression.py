@@ -160,9 +160,6 @@ def test_a_claim_asks_one_question_and_none_while_nobody_is_suppressed(store, mo
 
     assert [cost(mails), cost(mails), cost(mails)] == [1, 0, 0], "that there is nobody is asked once in five seconds"
     assert cost([Job(1, "webhook", "{}")]) == 0
-    monkeypatch.setattr(statements, "LOOK_AGAIN", 0.0)
-    store.empty_until = 0.0
-    assert [cost(mails), cost(mails)] == [1, 1]
     store.suppress([Suppression("email", "a7@example.com")])
     assert [cost(mails), cost(mails)] == [2, 1], "that there is somebody is asked once"
     assert [one.id for one in mails if one.suppressed] == [7]
@@ -217,6 +214,13 @@ def test_an_address_that_can_be_no_row_keeps_no_outcome_from_being_written(store
     one = claimed(store)
     assert store.settle([Settlement(one.id, one.token, gone(address=address))], owner="us").accepted == 1
     assert (store.find("u1").state, list(store.suppressions())) == ("dead", [])
+
+
+def test_what_a_run_has_learnt_itself_it_knows_at_once(store):
+    one = claimed(store)
+    assert not store.has_suppressions()
+    store.settle([Settlement(one.id, one.token, gone())], owner="us")
+    assert store.has_suppressions()
 
 
 def test_a_run_that_lost_the_status_row_suppresses_nobody(store):
