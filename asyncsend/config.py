@@ -57,6 +57,9 @@ DECLARED: dict[str, tuple[str, str]] = {
     "ASYNCSEND_DKIM_KEY": ("", "file of the RSA key, mode 600, that signs mails; default: none, for most mail servers sign by themselves"),
     "ASYNCSEND_DKIM_SELECTOR": ("asyncsend", "name of this key in the DNS: <selector>._domainkey.<domain>"),
     "ASYNCSEND_DKIM_DOMAIN": ("", "domain that signs; default: the one of each mail's sender"),
+    "ASYNCSEND_UNSUBSCRIBE_URL": ("", "where the unsubscribe page answers, for mails of a list: https://shop.example.com/unsubscribe"),
+    "ASYNCSEND_UNSUBSCRIBE_SECRET": ("", "what signs the links to it, 16 characters or more; several, separated by spaces, while rotating: the first signs"),
+    "ASYNCSEND_UNSUBSCRIBE_MAILTO": ("", "address that takes unsubscribing mails too, and is read by `asyncsend suppress bounce`"),
     "ASYNCSEND_SMS_URL": ("", "twilio://SID:TOKEN@default?from=%2B15550100, vonage://, aliyun://, sns://, http+template:///path/gateway.toml; default: a local file"),
     "ASYNCSEND_SMS_LIMIT": ("", "how many SMS may go out in which time: 1 per 1s, 500/day"),
     "ASYNCSEND_SMS_SEGMENTS": ("10", "the most segments an SMS may have: each is paid"),
@@ -73,7 +76,7 @@ DECLARED: dict[str, tuple[str, str]] = {
     "ASYNCSEND_HEARTBEAT_URL": ("", "address that each run asks for at its end, /fail added after trouble: https://hc-ping.com/…"),
     "ASYNCSEND_METRICS_FILE": ("", "file for the textfile collector of node_exporter, written after each run that had work: …/asyncsend.prom"),
 }
-SECRET = ("ASYNCSEND_DATABASE_URL", "ASYNCSEND_EMAIL_URL", "ASYNCSEND_SMS_URL", "ASYNCSEND_PUSHER_URL", "ASYNCSEND_WEBHOOK_SECRET", "ASYNCSEND_ALERT_TO", "ASYNCSEND_HEARTBEAT_URL")
+SECRET = ("ASYNCSEND_DATABASE_URL", "ASYNCSEND_EMAIL_URL", "ASYNCSEND_SMS_URL", "ASYNCSEND_PUSHER_URL", "ASYNCSEND_WEBHOOK_SECRET", "ASYNCSEND_UNSUBSCRIBE_SECRET", "ASYNCSEND_ALERT_TO", "ASYNCSEND_HEARTBEAT_URL")
 KEY_AS_USER = ("sendgrid://", "mailgun://", "brevo://", "postmark://")  # whose URLs hold a key where others have a user
 BY_PATH = ("ASYNCSEND_ALERT_TO", "ASYNCSEND_HEARTBEAT_URL")  # whoever knows the path of such an address may speak there
 
@@ -120,6 +123,9 @@ class Settings(NamedTuple):
     dkim_key: Path | None
     dkim_selector: str
     dkim_domain: str
+    unsubscribe_url: str
+    unsubscribe_secrets: tuple[str, ...]
+    unsubscribe_mailto: str
     sms_url: str
     sms_limit: Quota
     webhook_limit: Quotas
@@ -171,7 +177,7 @@ class Settings(NamedTuple):
         """The values that may appear in no log, error or output: passwords of URLs and of their parameters, keys."""
         from urllib.parse import unquote, urlsplit
 
-        found = {part for secret in self.webhook_secrets for part in (secret, secret.removeprefix("whsec_"))}
+        found = {part for secret in self.webhook_secrets for part in (secret, secret.removeprefix("whsec_"))} | set(self.unsubscribe_secrets)
         for url in (self.database_url, self.email_url, self.sms_url, self.pusher_url):
             netloc = urlsplit(url).netloc  # load has split it before: it can be
             if url.startswith(KEY_AS_USER):
@@ -247,6 +253,9 @@ def load(environ: Mapping[str, str]) -> Settings:
         dkim_key=path("ASYNCSEND_DKIM_KEY", home) if value("ASYNCSEND_DKIM_KEY") else None,
         dkim_selector=checked("ASYNCSEND_DKIM_SELECTOR", _dns_name, "use letters, digits, - and ."),
         dkim_domain=checked("ASYNCSEND_DKIM_DOMAIN", _dns_name, "use a domain in ASCII, such as example.com"),
+        unsubscribe_url=checked("ASYNCSEND_UNSUBSCRIBE_URL", _unsubscribe_url, "write https://host/path, at most 300 characters: RFC 8058 wants https"),
+        unsubscribe_secrets=checked("ASYNCSEND_UNSUBSCRIBE_SECRET", _signing_secrets, "use 16 characters of ASCII or more: make one with `openssl rand -base64 32`"),
+        unsubscribe_mailto=checked("ASYNCSEND_UNSUBSCRIBE_MAILTO", _mailto, "write one plain address, such as unsubscribe@example.com"),
         sms_url=checked("ASYNCSEND_SMS_URL", _url, _URL_RULE) or f"file://{home / 'outbox' / 'sms.log'}",
         sms_limit=checked("ASYNCSEND_SMS_LIMIT", _quota, ""),
         webhook_limit=checked("ASYNCSEND_WEBHOOK_LIMIT", _quotas, ""),
@@ -541,6 +550,24 @@ def _networks(text: str) -> tuple[str, ...]:
 def _web_address(text: str) -> str:
     if text and not (re.match("https?://[^/@]", _url(text), re.IGNORECASE) and text.isascii()):
         raise ValueError("no address of the web")
+    return text
+
+
+def _unsubscribe_url(text: str) -> str:
+    if text and not (_web_address(text).lower().startswith("https://") and len(text) <= 300 and re.fullmatch(r"[^\s<>,#]+", text)):
+        raise ValueError("no address for a header")
+    return text
+
+
+def _signing_secrets(text: str) -> tuple[str, ...]:
+    if not all(len(secret) >= 16 and secret.isascii() for secret in text.split()):
+        raise ValueError("a guess away")
+    return tuple(text.split())
+
+
+def _mailto(text: str) -> str:
+    if text and not re.fullmatch(r"[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9.-]{1,180}", text):
+        raise ValueError("no address")
     return text
 
 

@@ -43,6 +43,8 @@ def before(job: Job) -> Outcome | None:
         )
     if job.expired:
         return outcomes.cancel("expired", "expires_at passed before it could start")
+    if job.suppressed:
+        return outcomes.cancel("suppressed", job.suppressed)
     if job.task.startswith(DELIVERY):
         if job.endpoint is None:
             return outcomes.cancel("unsubscribed", f"there is no subscription {printable(job.task.removeprefix(DELIVERY), 60)!r} with an address")

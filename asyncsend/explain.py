@@ -237,6 +237,7 @@ NEEDS_SOMEBODY = {
     "email-limit": "the mail provider's limit is reached; they go out when it opens",
     "sms-account": "the SMS gateway refuses our account: check ASYNCSEND_SMS_URL",
     "pusher-account": "Pusher refuses our app: check ASYNCSEND_PUSHER_URL",
+    "no-unsubscribe": "mails of a list need ASYNCSEND_UNSUBSCRIBE_URL and ASYNCSEND_UNSUBSCRIBE_SECRET",
     "configuration": "a setting cannot be used: `asyncsend doctor` names it",
     "module-failed": "a module of ASYNCSEND_TASKS cannot be imported: `asyncsend doctor` names it",
 }

@@ -85,6 +85,7 @@ class Job:
     expired: bool = False  # expires_at had passed on the database clock when it was claimed
     expires_by: float | None = None  # when it will, on this machine's boot clock; counted from the database clock when it was claimed
     endpoint: dict[str, Any] | None = field(default=None, repr=False)  # of a webhook.<name> job: url and secrets, looked up when it was claimed, never stored with it
+    suppressed: str | None = None  # why nothing may go to its address, looked up when it was claimed
     report: dict[str, Any] = field(default_factory=dict)  # what its sender says of the channel it took, for the outcome
     rank: int = 0  # in the hands of a run: jobs of a lower one are started before it
     wave: int = 0  # in the hands of a worker: what was handed out before something went wrong in a channel goes back
@@ -129,6 +130,8 @@ class Outcome(NamedTuple):
     unsent: bool = False  # nothing was handed to the channel: it used up no quota
     leave_alone: float | None = None  # seconds for which the receiver asked to be left alone
     gone: str | None = None  # the subscription whose receiver says that its address is gone
+    suppress: str | None = None  # why nothing more may be sent to `address`: hard, complaint, unsubscribed
+    address: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Only the members that differ from the defaults: this is what the journal and the pipe carry."""
@@ -143,8 +146,8 @@ class Outcome(NamedTuple):
     def from_dict(cls, members: dict[str, Any]) -> Outcome:
         """The inverse of as_dict. KeyError, TypeError or ValueError if it is not one of ours."""
         outcome = cls(**{**members, "state": State(members["state"])})
-        if not all(isinstance(name, str | None) for name in (outcome.channel, outcome.gone)):
-            raise TypeError("channel and gone are names")
+        if not all(isinstance(name, str | None) for name in (outcome.channel, outcome.gone, outcome.suppress, outcome.address)):
+            raise TypeError("channel, gone, suppress and address are text")
         return outcome
 
 

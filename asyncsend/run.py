@@ -365,6 +365,10 @@ class _Minute:
             from asyncsend.topics import attach
 
             attach(self.store, jobs)
+        if any(job.task in ("email", "sms") for job in jobs):
+            from asyncsend.suppressions import sort_out
+
+            sort_out(self.store, jobs)
         found = {job.id: before(job) or self.workers.channels.instead(job) for job in jobs}
         may = [job for job in jobs if found[job.id] is None]
         found |= self._turns().instead(may) if self.settings.metered or any(job.batch_id for job in may) else {}

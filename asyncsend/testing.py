@@ -21,7 +21,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from asyncsend import config, producer, queues, schema, topics
+from asyncsend import config, producer, queues, schema, suppressions, topics
 from asyncsend import execute as executing
 from asyncsend.job import Job, NewJob, Outcome, Settlement, State, members_of
 from asyncsend.store.sqlite import SQLiteStore
@@ -77,6 +77,7 @@ class Queue:
         try:
             while claimed := self.store.claim(queues.in_order(self.store.ready_queues(), self.settings.queues, self.store.pauses()), 1, os.urandom(16).hex(), 0):
                 topics.attach(self.store, claimed)
+                suppressions.sort_out(self.store, claimed)
                 for job in claimed:
                     if job.unread:
                         job.payload = self.store.payload(job.id, job.token or "") or ""

@@ -12,7 +12,7 @@ import pytest
 from parts import HttpSink, SmtpSink
 
 from asyncsend import config, execute
-from asyncsend.answers import Refused, Retry, Snooze, Unknown
+from asyncsend.answers import Answer, Refused, Retry, Snooze, Unknown
 from asyncsend.errors import ConfigurationError
 from asyncsend.job import Job, State
 from asyncsend.tasks import email
@@ -259,23 +259,22 @@ def test_a_reply_that_breaks_off_undoes_no_success(send, http):
         send("postmark")
 
 
-def test_behind_a_refusal_of_the_account_no_mail_is_tried(send, http):
-    http.answers = [(401, {}, b"")]
-    with pytest.raises(Snooze):
+@pytest.mark.parametrize(
+    ("status", "headers", "about"),
+    [(401, {}, {"troubled": True, "broken": True}), (429, {"Retry-After": "77"}, {"troubled": True, "leave_alone": 77.0}), (400, {}, None), (500, {}, None)],
+)
+def test_an_answer_says_of_the_account_what_its_reason_means(send, http, status, headers, about):
+    http.answers = [(status, headers, b"")]
+    with pytest.raises(Answer) as caught:
         send("sendgrid")
-    with pytest.raises(Snooze, match="not tried") as caught:
-        send("sendgrid", api=send.api)
-    assert caught.value.reason == "email-account"
-    assert len(http.requests) == 1
+    assert caught.value.about == about
 
 
-def test_behind_a_provider_that_is_away_no_mail_is_charged(send):
+def test_a_provider_that_is_away_charges_one_mail_and_stops_the_channel(send):
     api = Api("sendgrid://key@default?base=http://127.0.0.1:9", 1.0)
     with pytest.raises(Retry) as caught:
         send("sendgrid", api=api)
-    assert caught.value.reason == "connect-failed"
-    with pytest.raises(Snooze, match="not tried"):
-        send("sendgrid", api=api)
+    assert (caught.value.reason, caught.value.about["unsent"], caught.value.about["leave_alone"]) == ("connect-failed", True, 60.0)
     api.close()
 
 
@@ -341,7 +340,7 @@ def test_a_run_sends_by_a_provider_and_no_key_is_seen_anywhere(lite, http):
     for number in range(4):
         lite.insert("email", json.dumps({**PLAIN, "to": f"a{number}@example.com"}), priority=-number)
     lite.quiet("run")
-    assert lite.rows("state, reason") == [("done", None), ("dead", "email-refused"), ("ready", "email-limit"), ("ready", "email-limit")]
+    assert lite.rows("state, reason") == [("done", None), ("dead", "email-refused"), ("ready", "email-limit"), ("ready", "breaker-open")]
     assert lite.rows("attempts")[2:] == [(0,), (0,)]
     assert len(http.requests) == 3
     said = lite.log() + str(lite.rows("error")) + "".join(lite(*call, code=None).stdout for call in (["config"], ["doctor"], ["status"], ["jobs"]))

@@ -46,7 +46,7 @@ def test_both_databases_have_the_same_columns(server, tmp_path):
         made_store(server.url(name)).close()
         lite = made_store(f"sqlite:///{tmp_path}/x.sqlite3")
         with server.connect(name) as connection, connection.cursor() as cursor:
-            for table in ("jobs", "status", "runs", "pauses", "batches", "schedules", "subscriptions", "channels", "quotas", "sends", "attempts", "counters", "alerts", "receipts", "schema"):
+            for table in ("jobs", "status", "runs", "pauses", "batches", "schedules", "subscriptions", "channels", "quotas", "sends", "attempts", "counters", "alerts", "receipts", "suppressions", "schema"):
                 cursor.execute(f"SHOW COLUMNS FROM asyncsend_{table}")
                 mysql = [row[0] for row in cursor.fetchall()]
                 assert mysql == [row[1] for row in lite._rows(f"PRAGMA table_info(asyncsend_{table})")]

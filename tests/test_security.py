@@ -49,8 +49,8 @@ def leaves(group: click.Group, path: tuple[str, ...] = ()) -> dict[tuple[str, ..
 LEAVES = leaves(cli)
 TEXTS = [(path, parameter) for path, command in LEAVES.items() for parameter in command.params if not getattr(parameter, "is_flag", False)]
 TEXTS = [(path, parameter) for path, parameter in TEXTS if (path, parameter.name) not in ((("demo",), "folder"), (("run",), "queues"))]  # the first makes a site of its own, the second is below
-ASKED = {("enqueue",): "jobs", ("pause",): "pauses", ("schedule", "add"): "schedules", ("subscribe",): "subscriptions"}
-PLAIN = {"uid": "9", "uids": "9", "task": "email", "payload": "{}", "queue": "default", "cron": "0 2 * * *", "topic": "a.b", "data": "{}"}
+ASKED = {("enqueue",): "jobs", ("pause",): "pauses", ("schedule", "add"): "schedules", ("subscribe",): "subscriptions", ("suppress", "add"): "suppressions"}
+PLAIN = {"uid": "9", "uids": "9", "task": "email", "payload": "{}", "queue": "default", "cron": "0 2 * * *", "topic": "a.b", "data": "{}", "addresses": "x@example.com"}
 
 
 def arguments(path: tuple[str, ...], parameter: click.Parameter, value: str) -> list[str]:
@@ -67,7 +67,7 @@ def everything(site: Site) -> dict[str, list[tuple]]:
     """All rows of all tables."""
     store = site.store()
     try:
-        return {table: sorted(store._rows(f"SELECT * FROM asyncsend_{table}"), key=str) for table in ("jobs", "pauses", "schedules", "subscriptions", "channels", "batches", "attempts", "counters", "alerts", "schema", "runs", "status")}
+        return {table: sorted(store._rows(f"SELECT * FROM asyncsend_{table}"), key=str) for table in ("jobs", "pauses", "schedules", "subscriptions", "channels", "batches", "attempts", "counters", "alerts", "suppressions", "schema", "runs", "status")}
     finally:
         store.close()
 

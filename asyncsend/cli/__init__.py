@@ -23,7 +23,7 @@ COMMANDS = {
     "jobs": "jobs", "job": "jobs", "why": "jobs", "retry": "jobs", "cancel": "jobs", "release": "jobs", "dead": "dead", "batch": "batches",
     "pause": "queues", "resume": "queues", "schedule": "schedules", "prune": "prune", "metrics": "metrics", "check": "metrics",
     "publish": "topics", "subscribe": "topics", "unsubscribe": "topics", "topics": "topics", "reconcile": "reconcile",
-    "preview": "preview",
+    "preview": "preview", "suppress": "suppress",
 }  # fmt: skip
 
 

@@ -43,7 +43,7 @@ def enqueue_each(
     uid = bulk.uids(task, template, options["batch"])
     if task == "sms" and not dry_run and path != "-" and sys.stderr is not None and sys.stderr.isatty():
         click.echo(f"{_segments(path, payload)}.", err=True)
-    with _opened(path) as file:
+    with opened(path) as file:
         table = bulk.Table(file, json_lines=path.endswith((".jsonl", ".ndjson")))
         wanted: set[str] = set()
         for one in (payload, *filled.values()):
@@ -149,7 +149,7 @@ class _Tally:
 def _segments(path: str, payload: bulk.Template) -> segments.Count:
     """What the SMS of all lines will cost: the file is read once more for that. What is wrong with a line is said by whoever makes its job."""
     count = segments.Count()
-    with _opened(path) as file:
+    with opened(path) as file:
         for line in bulk.Table(file, json_lines=path.endswith((".jsonl", ".ndjson"))):
             with contextlib.suppress(ValueError, KeyError):
                 if not line.wrong:
@@ -157,7 +157,7 @@ def _segments(path: str, payload: bulk.Template) -> segments.Count:
     return count
 
 
-def _opened(path: str) -> contextlib.AbstractContextManager[BinaryIO]:
+def opened(path: str) -> contextlib.AbstractContextManager[BinaryIO]:
     """The file to read, or standard input for -; InvalidJob if it cannot be opened."""
     if path == "-":
         if sys.stdin is None:

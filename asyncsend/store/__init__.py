@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from asyncsend.job import FINISHED, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from asyncsend.channels import Channel
     from asyncsend.config import Limits
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         Silence,
         StoppedChannel,
         Subscription,
+        Suppression,
         Turn,
         Utilisation,
         Which,
@@ -354,6 +355,25 @@ class Store(Protocol):
 
     def ticks(self, scope: str) -> list[float]:
         """When the last runs started, the newest first, in seconds since 1970."""
+
+    # suppressions
+    def has_suppressions(self) -> bool:
+        """Whether there are any; that there were none a few seconds ago is answered without a question."""
+
+    def suppressions_of(self, addresses: Iterable[str]) -> list[Suppression]:
+        """Those of these addresses, whatever their letters' case."""
+
+    def suppress(self, wanted: Sequence[Suppression]) -> int:
+        """Add those of these that are not there, a slice of them a transaction; how many."""
+
+    def suppressions(self, *, address: str | None = None, of_list: str | None = None, reason: str | None = None, since: float | None = None) -> Iterator[Suppression]:
+        """All of them that are so, by kind and address, read a slice at a time; `of_list` '' are those of no list."""
+
+    def count_suppressions(self, *, address: str | None = None, of_list: str | None = None, reason: str | None = None, since: float | None = None) -> int:
+        """How many of them there are."""
+
+    def unsuppress(self, *, address: str | None = None, of_list: str | None = None, reason: str | None = None, since: float | None = None) -> int:
+        """Delete those that are so; how many."""
 
     # alerts
     def alerts(self) -> list[AlertRow]:

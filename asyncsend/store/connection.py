@@ -131,7 +131,7 @@ class SqlConnection:
 def bind(sql: str, params: Params, prefix: str) -> str:
     """The statement with the table prefix and the lists of ids written in; lists hold whole numbers only."""
     if prefix != "asyncsend_":
-        sql = re.sub(r"\basyncsend_(?=jobs|status|runs|pauses|batches|schedules|subscriptions|channels|quotas|sends|attempts|counters|alerts|receipts|schema)", prefix, sql)
+        sql = re.sub(r"\basyncsend_(?=jobs|status|runs|pauses|batches|schedules|subscriptions|channels|quotas|sends|attempts|counters|alerts|receipts|suppressions|schema)", prefix, sql)
     for name, value in params.items():
         if isinstance(value, list):
             sql = sql.replace(f":{name}", "(" + ",".join(str(int(one)) for one in value) + ")")

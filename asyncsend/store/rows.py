@@ -208,3 +208,14 @@ class Turn(NamedTuple):
     urgent: bool
     channels: tuple[str, ...]
     again: bool = False  # it was promised one before
+
+
+class Suppression(NamedTuple):
+    """An address that nothing is sent to, or nothing of one mailing list; the database says since when if nobody does."""
+
+    kind: str  # email | sms
+    address: str
+    list: str = ""  # of which mailing list; empty: of all
+    reason: str = "manual"  # hard | complaint | unsubscribed | manual
+    source: str | None = None  # who said so
+    since: datetime | None = None

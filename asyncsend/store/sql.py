@@ -30,6 +30,7 @@ from asyncsend.store.quotas import QuotaStatements
 from asyncsend.store.retention import RetentionStatements
 from asyncsend.store.runs import RunStatements
 from asyncsend.store.schedules import ScheduleStatements
+from asyncsend.store.suppressions import SuppressionStatements
 from asyncsend.store.topics import TopicStatements
 from asyncsend.times import boot_clock
 
@@ -77,7 +78,7 @@ class _Choice:
     lines: Lines | None = None  # made where the first key is met
 
 
-class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStatements, ChannelStatements, QuotaStatements, AlertStatements):
+class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStatements, ChannelStatements, QuotaStatements, AlertStatements, SuppressionStatements):
     """The shared half of both stores. A subclass connects, executes and names its errors."""
 
     begins = False  # whether the next claim is the first of a run
@@ -310,6 +311,7 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
             return self._sort_out_late([settlement])
         aside = settlement._replace(outcome=hold("bad-row", words)._replace(seconds=settlement.outcome.seconds))
         self._record([aside])
+        self._learn_suppressions([settlement], owner)
         self._count([aside], [])
         self._let_next([settlement.job_id], owner)
         if self.metered:
@@ -358,6 +360,8 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
             self._record(told)
         heard = [one.outcome for one in written if _teaches(one)]
         channels = self._hear(heard, owner) if heard else ()
+        if suppressing := [one for one in written if one.outcome.suppress]:
+            self._learn_suppressions(suppressing, owner)
         # Late ones are not fenced: that a run came too late is what they say. Not in a repeat, whose first try may have counted them.
         late = {} if self.repeating and not written else dict.fromkeys(settled.late, True)
         self._count(written, [one for one in settlements if one.job_id in late and one.task is not None])

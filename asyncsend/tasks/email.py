@@ -72,7 +72,7 @@ class Transport(Protocol):
 
 
 class Email:
-    """Sends payloads of the form {to, subject, text and/or html, or template and params, from, reply_to, headers, attachments}."""
+    """Sends payloads of the form {to, subject, text and/or html, or template and params, from, reply_to, headers, attachments, list}."""
 
     def __init__(self, settings: Settings) -> None:
         self.composed = Composer(settings)
@@ -88,6 +88,11 @@ class Email:
             answer = once_more(answer, job.reason)
             if answer.about:
                 job.report = {"channel": EMAIL, **answer.about}
+            if isinstance(answer, Refused) and not self.composed.settings.email_redirect:
+                from asyncsend.tasks.bounces import is_hard
+
+                if is_hard(str(answer)):
+                    job.report |= {"suppress": "hard", "address": recipient}
             raise answer from None
 
     def close(self) -> None:
@@ -112,7 +117,7 @@ class Composer:
             payload = self._filled(payload)
         if self.settings.email_redirect:
             payload = redirected(payload, self.settings.email_redirect)
-        sender, recipient, message = compose(payload, job, self.settings.email_from, self.settings.attachments)
+        sender, recipient, message = compose(payload, job, self.settings.email_from, self.settings.attachments, self.settings)
         if self.signer is not None:
             message = self.signer.signed(message, sender.rpartition("@")[2], job.created_at)
         return sender, recipient, message
@@ -146,13 +151,13 @@ def redirected(payload: Payload, redirect: str) -> Payload:
     return {**payload, "to": redirect, "subject": f"[to {original}] {subject}", "headers": {**headers, "X-Original-To": original}}
 
 
-def compose(payload: Payload, job: Job, default_from: str, attachments: Path) -> tuple[str, str, bytes]:
+def compose(payload: Payload, job: Job, default_from: str, attachments: Path, settings: Settings | None = None) -> tuple[str, str, bytes]:
     """
     Envelope sender, envelope recipient and the message's bytes; the same on every attempt, for they come from the row alone.
 
     BadPayload names the member that cannot be sent.
     """
-    only(payload, "to", "subject", "text", "html", "from", "reply_to", "headers", "attachments", "template", "params")
+    only(payload, "to", "subject", "text", "html", "from", "reply_to", "headers", "attachments", "template", "params", "list")
     if payload.get("params") is not None:
         raise BadPayload("params fill a template, and none is named: give template, or leave params out")
     to = address("to", text(payload, "to", required=True) or "")
@@ -177,6 +182,11 @@ def compose(payload: Payload, job: Job, default_from: str, attachments: Path) ->
         lines.append(("Date", format_datetime(job.created_at)))
     lines.append(("Message-ID", f"<{job.idempotency_key}@{sender.domain}>"))
     headers = header_names(payload.get("headers"), forbidden=OURS)
+    of_list = text(payload, "list")
+    if of_list is not None and settings is not None:
+        from asyncsend.tasks import unsubscribe
+
+        headers |= unsubscribe.headers(of_list, to.addr_spec, settings, headers)
     for name, value in headers.items():
         if value.isascii() and any(len(word) > LONGEST_WORD for word in value.split()):
             raise BadPayload(f"headers: {name} holds a word of more than {LONGEST_WORD} characters, which fits into no line of a mail")

@@ -22,7 +22,9 @@ from asyncsend.store import open_store
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-ROOMS: dict[str, str] = {"receipts": "asyncsend.web.receipts"}  # first part of the path: the module whose `answer(request, store, settings)` is asked
+ROOMS: dict[str, str] = {  # first part of the path: the module whose `answer(request, store, settings)` is asked
+    "receipts": "asyncsend.web.receipts", "unsubscribe": "asyncsend.web.unsubscribe",
+}  # fmt: skip
 MAX_BODY = 256 * 1024  # bytes; nothing that is posted here is longer
 
 
