@@ -75,7 +75,7 @@ CASES = [
     ),
     *(
         ({"state": State.CANCELLED, "reason": reason, "finished_at": NOW}, {}, f"Job u was cancelled at 2026-11-21 12:00:30 UTC ({reason}).")
-        for reason in ("expired", "by-command", "cancelled-by-task", "batch-cancelled", "subscription-disabled", "unsubscribed", "suppressed")
+        for reason in ("expired", "by-command", "cancelled-by-task", "batch-cancelled", "subscription-disabled", "unsubscribed", "suppressed", "deadline")
     ),
 ]
 

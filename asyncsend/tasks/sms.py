@@ -58,7 +58,7 @@ class Sms:
             return self._sent(values)
         except Answer as answer:
             if about := told(answer).about:
-                job.report |= {"channel": SMS, **about}
+                job.report = {"channel": SMS, **about} | ({"address": values["to"]} if "suppress" in about else {})
             raise
 
     def _sent(self, values: dict[str, Any]) -> Any:

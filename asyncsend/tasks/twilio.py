@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 # The number or the text: 21211, 21604, 21614, 21635 no number for SMS; 21610 opted out; 21408, 21608, 21612 not reachable from this account;
 # 21602, 21617 no text, too long a one; 21656 ContentVariables.
-NEVER = (21211, 21214, 21217, 21408, 21602, 21604, 21608, 21610, 21612, 21614, 21617, 21635, 21656)
+OPTED_OUT = 21610
+NEVER = (21211, 21214, 21217, 21408, 21602, 21604, 21608, OPTED_OUT, 21612, 21614, 21617, 21635, 21656)
 # The setting: the sender is none of ours, the messaging service is not there or empty, the address for receipts is no URL.
 SETTING = (21212, 21603, 21606, 21609, 21659, 21660, 21701, 21703)
 LIMIT = (14107, 20429, 21611, 63038)  # too fast, the sender's queue is full, the account's messages of the day
@@ -70,8 +71,8 @@ class Preset:
             raise presets.over_limit(said, reply.retry_after or (3600.0 if code == 63038 else None))
         if code in SETTING:
             raise presets.refuse_account(said, reply.retry_after)
-        if reply.status == 400 and code in NEVER:  # 21610: here the number would go onto the list of the suppressed
-            raise Refused(said, reason="sms-refused")
+        if reply.status == 400 and code in NEVER:
+            raise Refused(said, reason="sms-refused").of_channel(**({"suppress": "unsubscribed"} if code == OPTED_OUT else {}))
         raise presets.otherwise(reply, said)
 
     def find(self, session: requests.Session, to: str) -> list[Found] | None:
