@@ -14,11 +14,13 @@ import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncsend import producer
 from asyncsend.errors import Conflict, InvalidJob
 from asyncsend.job import FINISHED, NewBatch, printable
+from asyncsend.times import utc
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -54,18 +56,30 @@ class Batch:
 
 @contextmanager
 def batch(
-    name: str, *, then: Follower = None, catch: Follower = None, finally_: Follower = None, allow_failures: bool = True, uid: str | None = None, connection: Any = None
+    name: str,
+    *,
+    then: Follower = None,
+    catch: Follower = None,
+    finally_: Follower = None,
+    allow_failures: bool = True,
+    quiet: str | None = None,
+    deadline: datetime | float | None = None,
+    uid: str | None = None,
+    connection: Any = None,
 ) -> Iterator[Batch]:
     """
     Make a batch; the jobs that are added in the block, or later with `batch=uid` from one of its own jobs, belong to it.
 
     `then` is added when every job is through (with `allow_failures`, also if some are dead), `catch` at the first dead job,
     `finally_` when nothing is left, whatever became of it; each is a task and its payload. Without `allow_failures` the first
-    dead job cancels what has not started. An exception in the block cancels the batch and goes on. With `connection`
-    everything is in your transaction. InvalidJob, Conflict if the uid is taken.
+    dead job cancels what has not started. None of its jobs is started in the `quiet` hours of the day (22:00-08:00, in
+    ASYNCSEND_TIMEZONE), nor after `deadline` (a time, or seconds since 1970): what waits then is cancelled. An exception in
+    the block cancels the batch and goes on. With `connection` everything is in your transaction. InvalidJob, Conflict if the
+    uid is taken.
     """
-    followers = (follower(*one) if one else None for one in (then, catch, finally_))
-    new = NewBatch(uid or uuid.uuid4().hex, name, allow_failures, *followers).checked()
+    first, second, last = (follower(*one) if one else None for one in (then, catch, finally_))
+    until = utc(deadline).timestamp() if isinstance(deadline, datetime) else deadline
+    new = NewBatch(uid or uuid.uuid4().hex, name, allow_failures, first, second, last, quiet, until).checked()
     if connection is not None:
         from asyncsend.store.foreign import asked_through
         from asyncsend.store.insert import insert_batch

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncsend.errors import InvalidJob
+from asyncsend.times import hours
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -271,14 +272,21 @@ class NewBatch(NamedTuple):
     then_job: str | None = None
     catch_job: str | None = None
     finally_job: str | None = None
+    quiet: str | None = None  # 22:00-08:00: when none of its jobs is started
+    deadline: float | None = None  # seconds since 1970: what has not started by then is cancelled
 
     def checked(self) -> NewBatch:
-        """This batch, unchanged. InvalidJob names the member and its limit."""
+        """This batch, its hours as they are stored. InvalidJob names the member and its limit."""
         # Its followers' uids are made of it: <uid>:finally must fit, too.
         _matches("batch", self.uid, _BATCH, "letters, digits, _ . : @ -, at most 55")
         if len(_utf8("name", self.name)) > MAX_KEY_BYTES:
             raise InvalidJob(f"the name of a batch must be text of at most {MAX_KEY_BYTES} bytes")
-        return self
+        if self.deadline is not None and not (_is_number(self.deadline) and 0 < self.deadline <= LAST_INSTANT):
+            raise InvalidJob("deadline must lie between 1970-01-02 and 2037-01-01, the instants every MySQL TIMESTAMP holds")
+        try:
+            return self._replace(quiet=hours(self.quiet)) if self.quiet is not None else self
+        except (ValueError, AttributeError) as error:
+            raise InvalidJob(f"quiet: {error}") from error
 
 
 def members_of(text: str) -> dict[str, Any]:

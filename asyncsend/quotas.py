@@ -21,7 +21,7 @@ SPREAD = 3600.0  # seconds; longer windows are only counted, for a host that all
 LONGEST = 31 * 86400.0
 CATCH_UP = 60.0  # seconds of turns that may be made up for at once, at least; more where cron comes seldom
 
-# By the hosts' own pages and the lists of Noptin, phpList and Mailster (docs/channels.md has the year of each).
+# By the hosts' help pages and the lists of Noptin, phpList and Mailster (docs/channels.md).
 PRESETS = {
     "1and1": "25/5min", "20i": "8000/day", "a2hosting": "100/hour", "accuweb": "500/hour", "all-inkl": "1000/10min", "bluehost": "500/hour",
     "cloud86": "250/hour", "domainindia": "200/hour", "dreamhost": "100/hour", "dreamhost-sendmail": "200/hour", "gigalayer": "100/hour",

@@ -133,6 +133,14 @@ def limits_of(settings: Settings, job: Job) -> dict[str, Quota]:
     return found
 
 
+def limit_named(settings: Settings, name: str) -> Quota:
+    """The limit of a channel by its name; empty if it has none."""
+    if name in (EMAIL, SMS):
+        return settings.email_limit if name == EMAIL else settings.sms_limit
+    kind, _, rest = name.partition(":")
+    return limit_of(settings.domain_limit if kind == "to" else settings.webhook_limit, rest) or ()
+
+
 def urgent(order: Sequence[str]) -> int:
     """Queues of a lower rank than this are urgent: those before `default`, or where that has no place of its own, before the others."""
     return rank("default", order) or 0

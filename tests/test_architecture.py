@@ -15,7 +15,7 @@ LADDER = [
     ["lock", "status", "journal", "producer", "batches", "bulk", "topics", "queues", "turns", "schedules", "deadletters", "archive", "retention", "explain", "reconcile", "metrics", "alerts", "heartbeat", "doctor", "preview", "suppressions"],
     ["execute", "worker", "workers"],
     ["run"],
-    ["testing", "web", "web.__main__", "web.receipts", "web.unsubscribe", "cli", "cli.session", "cli.run", "cli.setup", "cli.enqueue", "cli.each", "cli.jobs", "cli.dead", "cli.prune", "cli.queues", "cli.batches", "cli.schedules", "cli.topics", "cli.reconcile", "cli.suppress", "cli.mailbox", "cli.status", "cli.metrics", "cli.doctor", "cli.demo", "cli.preview"],
+    ["testing", "web", "web.__main__", "web.receipts", "web.unsubscribe", "cli", "cli.session", "cli.run", "cli.setup", "cli.enqueue", "cli.each", "cli.jobs", "cli.dead", "cli.prune", "cli.queues", "cli.channels", "cli.batches", "cli.schedules", "cli.topics", "cli.reconcile", "cli.suppress", "cli.mailbox", "cli.status", "cli.metrics", "cli.doctor", "cli.demo", "cli.preview"],
 ]  # fmt: skip
 EDGE = {"__init__", "__main__"}  # the package's door and the command's: they may know every room
 RUNG = {name: number for number, rung in enumerate(LADDER) for name in rung}

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 @click.option("--batch", metavar="NAME", help="Put it into this batch.")
 @click.option("--then", nargs=2, metavar="TASK JSON", help="With --batch: what follows when every job is done.")
 @click.option("--catch", nargs=2, metavar="TASK JSON", help="With --batch: what follows the first job that is dead.")
+@click.option("--quiet", metavar="22:00-08:00", help="With --batch: none of it is started at this time of the day.")
+@click.option("--deadline", metavar="TIME", help="With --batch: what has not started by then is cancelled.")
 @click.option("--finally", "finally_", nargs=2, metavar="TASK JSON", help="With --batch: what follows when nothing is left.")
 @click.option("--uid", metavar="UID", help="Your own id: the same one never makes a second job.")
 @click.option("--each", metavar="FILE", help="One job for each line of this CSV or .jsonl file, or of - (standard input).")
@@ -56,6 +58,8 @@ def enqueue(
     order_key: str | None,
     concurrency_key: str | None,
     batch: str | None,
+    quiet: str | None,
+    deadline: str | None,
     then: tuple[str, str] | None,
     catch: tuple[str, str] | None,
     finally_: tuple[str, str] | None,
@@ -78,8 +82,8 @@ def enqueue(
     """  # noqa: D301
     if each is None and (strict or dry_run or as_json):
         raise click.UsageError("--strict, --dry-run and --json belong to --each FILE")
-    if batch is None and (then or catch or finally_):
-        raise click.UsageError("--then, --catch and --finally belong to --batch NAME")
+    if batch is None and (then or catch or finally_ or quiet or deadline):
+        raise click.UsageError("--then, --catch, --finally, --quiet and --deadline belong to --batch NAME")
     if each is not None and uid is not None:
         raise click.UsageError("--uid names one job: with --each every line has a uid of its own")
     if each == payload == "-":
@@ -89,7 +93,8 @@ def enqueue(
         learn_tasks(session, *names)
     together = None
     if batch is not None:
-        together = NewBatch(batch, batch, True, *(follower(one[0], read_payload(one[1])) if one else None for one in followers)).checked()
+        first, second, last = (follower(one[0], read_payload(one[1])) if one else None for one in followers)
+        together = NewBatch(batch, batch, True, first, second, last, quiet, session.instant(deadline) if deadline else None).checked()
     options: dict[str, Any] = {
         "queue": queue, "priority": priority, "delay": delay, "at": session.instant(at) if at else None, "expires": expires,
         "max_attempts": max_attempts, "timeout": timeout, "batch": batch,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from asyncsend import times
-from asyncsend.channels import BREAKER
+from asyncsend.channels import BREAKER, OF_ACCOUNT
 from asyncsend.cli.session import DURATION, Session, pass_session
 from asyncsend.deadletters import slices
 from asyncsend.errors import NotFound
@@ -28,11 +28,12 @@ def pause(session: Session, queue: str, seconds: float | None) -> None:
 @click.argument("queue")
 @pass_session
 def resume(session: Session, queue: str) -> None:
-    """Claim from QUEUE again, or send through a stopped channel again, such as host:api.example.com."""
+    """Claim from QUEUE again, or send through a stopped channel again, such as email or host:api.example.com."""
     if session.store.resume_channel(queue):
         woken = 0
-        for ids in slices(session.store, Which(state="ready", reason=BREAKER)):  # those of other channels just go on waiting
-            woken += session.store.wake(ids, BREAKER)
+        for reason in (BREAKER, *OF_ACCOUNT):  # those of other channels just go on waiting
+            for ids in slices(session.store, Which(state="ready", reason=reason)):
+                woken += session.store.wake(ids, reason)
         session.note("resume", [], channel=queue)
         click.echo(f"{queue} is open again, from the next run on; {woken} waiting jobs are due now.", err=True)
         return

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asyncsend import alerts, explain, metrics
+from asyncsend.cli import channels
 from asyncsend.cli.session import Session, json_option, pass_session, print_json, print_table
 from asyncsend.job import State, printable
 from asyncsend.status import SCOPE, seen_from_here
@@ -21,10 +22,14 @@ RUNS, TASKS = 5, 15  # lines of each that are shown
 
 
 @click.command()
+@click.option("--channel", is_flag=False, flag_value="", metavar="[NAME]", help="Instead: the ways out, what of their limits is used, and when those that wait are through.")
 @json_option
 @pass_session
-def status(session: Session, as_json: bool) -> None:
+def status(session: Session, channel: str | None, as_json: bool) -> None:
     """Say at a glance whether it works: the present and last run, depth, lag, dead letters, next cron expected."""
+    if channel is not None:
+        channels.show(session, channel, as_json=as_json)
+        return
     figures, runs = metrics.collect(session.store, seen_from_here(session.store, session.settings.lock_path)), session.store.runs(RUNS)
     standing, ticks = figures.standing, figures.ticks
     causes = alerts.causes(figures, alerts.limits_of(session.settings))
