@@ -34,9 +34,10 @@ audit: $(VENV)/.tested  ## known weaknesses of our code and of what it stands on
 		echo "NOT AUDITED: the advisory service cannot be reached from this machine, so nothing is known; run make audit where there is a network"; exit 1; \
 	fi; exit $$code
 
-bench: $(VENV)/.tested  ## the empty tick against a bare Python that asks two queries, enqueue --each against plain INSERTs
+bench: $(VENV)/.tested  ## the empty tick, enqueue --each and mail, each against the bare floor in the same run
 	$(BIN)/python benchmarks/tick.py
 	$(BIN)/python benchmarks/bulk.py
+	$(BIN)/python benchmarks/mail.py
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "asyncsend needs Python 3.11 or later: make PYTHON=/path/to/python3.11"; exit 1; }
