@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,6 +13,7 @@ from asyncsend.lock import LEASE_ONLY
 from asyncsend.queues import in_order, named, rank
 from asyncsend.status import SCOPE, seen_from_here
 from asyncsend.times import spoken, stamp
+from asyncsend.turns import quiet_left
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -45,6 +47,7 @@ class Around(NamedTuple):
     stopped: StoppedChannel | None = None  # its way out, where nothing is sent through it now
     receipts: Sequence[Receipt] = ()  # what gateways report of its messages
     behind: str | None = None  # what of its keys keeps it from starting
+    quiet: float = 0.0  # seconds for which no job of its queue is started
 
 
 def around(store: Store, settings: Settings, job: Job) -> Around:
@@ -65,7 +68,7 @@ def around(store: Store, settings: Settings, job: Job) -> Around:
         ahead, counted = store.ahead(job, before), store.counters("hour", 86400.0)
         executions = sum(sum(row.histogram) for row in counted)
         each = sum(row.seconds for row in counted) / executions if executions else None
-        found = found._replace(ahead=ahead, work=None if each is None else ahead * each / settings.workers, behind=waits)
+        found = found._replace(quiet=quiet_left(settings, job.queue, standing.now), ahead=ahead, work=None if each is None else ahead * each / settings.workers, behind=waits)
     return found
 
 
@@ -126,6 +129,8 @@ def _waits_for(job: Job, seen: Around) -> str:
         return f"its queue {queue} is paused until {stamp(until, zone) if until else '`asyncsend resume ' + queue + '`'}"
     if rank(queue, seen.order) is None:
         return f"no run serves its queue {queue}: ASYNCSEND_QUEUES is {','.join(seen.order)}"
+    if seen.quiet:
+        return f"no job of its queue {queue} is started before {stamp(standing.now + timedelta(seconds=seen.quiet), zone)} (ASYNCSEND_QUIET_HOURS)"
     if seen.behind:
         return seen.behind
     due = f"{tries} is due" if job.attempts else "due"

@@ -57,6 +57,8 @@ CASES = [
     ({}, {"ahead": 1}, "Job u is ready: due behind 1 job, and the next run is expected in about 32 s (every 1 min)."),
     ({}, {"ahead": 10_001, "work": 9.0}, "Job u is ready: due behind more than 10,000 jobs, and the next run is expected in about 32 s (every 1 min)."),
     ({"batch_id": "b"}, {"batch": (NOW, NOW)}, "Job u is ready: its batch b was cancelled at 2026-11-21 12:00:30 UTC, and it will be, too."),
+    ({}, {"quiet": 3600.0}, "Job u is ready: no job of its queue default is started before 2026-11-21 13:00:30 UTC (ASYNCSEND_QUIET_HOURS)."),
+    ({"reason": "quota", "error": "it waits for its turn: email takes 200/hour", "run_at": NOW + timedelta(seconds=90)}, {}, "Job u is ready (quota: it waits for its turn: email takes 200/hour): it is due at 2026-11-21 12:02:00 UTC, in 1 min 30 s."),
     ({"batch_id": "b"}, {"batch": (None, None)}, "Job u is ready: due, in the batch b, to which jobs are still being added, and the next run is expected in about 32 s (every 1 min)."),
     ({}, {"standing": standing(**AT_WORK)}, "Job u is ready: due, and the run on web2 (pid 77) is at work; should it have died, its lease ends at 2026-11-21 12:02:00 UTC."),
     ({"reason": "run-died", "error": "in flight when its run died (1 of 3 times)"}, {"standing": standing(**DIED)}, "Job u is ready (run-died: in flight when its run died (1 of 3 times)): due, and the next run is expected in about 32 s (every 1 min)."),
