@@ -8,9 +8,8 @@ commit. Usage: python benchmarks/mail.py [--mails 10000] [--rounds 3] [--json FI
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import multiprocessing
+import shutil
 import smtplib
 import statistics
 import subprocess
@@ -27,56 +26,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from parts import PrivateServer, made_store  # noqa: E402
+from quick_sink import QuickSink  # noqa: E402
 
 from asyncsend.job import NewJob  # noqa: E402
 
 BARS = {"one worker": 0.85, "8 workers, 20 ms": 0.75}
 TEXT = "Hello Ann,\n\nyour order is on its way.\n\nThe shop\n"
-
-
-class Sink(asyncio.Protocol):
-    """The server's side of one SMTP connection, without a thought about what it is told."""
-
-    delay = 0.0
-    counted = None
-
-    def connection_made(self, transport):
-        self.transport, self.data, self.unread = transport, False, b""
-        transport.write(b"220 sink\r\n")
-
-    def data_received(self, data):
-        self.unread += data
-        while True:
-            if self.data:
-                end = self.unread.find(b"\r\n.\r\n")
-                if end < 0:
-                    return
-                self.unread, self.data = self.unread[end + 5 :], False
-                self.counted.value += 1
-                asyncio.get_running_loop().call_later(self.delay, self.transport.write, b"250 taken\r\n") if self.delay else self.transport.write(b"250 taken\r\n")
-                continue
-            line, found, rest = self.unread.partition(b"\r\n")
-            if not found:
-                return
-            self.unread = rest
-            verb = line[:4].upper()
-            if verb == b"DATA":
-                self.data = True
-                self.transport.write(b"354 go\r\n")
-            elif verb == b"EHLO":
-                self.transport.write(b"250-sink\r\n250 SIZE 50000000\r\n")
-            else:
-                self.transport.write(b"250 ok\r\n")
-
-
-def serve(delay, counted, port):
-    async def forever():
-        Sink.delay, Sink.counted = delay, counted
-        server = await asyncio.get_running_loop().create_server(Sink, "127.0.0.1", 0)
-        port.value = server.sockets[0].getsockname()[1]
-        await server.serve_forever()
-
-    asyncio.run(forever())
 
 
 def bare(port: int, mails: int) -> float:
@@ -125,18 +80,15 @@ def main() -> None:
     server, ratios = PrivateServer("--innodb-flush-log-at-trx-commit=1"), {}
     try:
         for case, delay, workers, mails in (("one worker", 0.0, 1, arguments.mails), ("8 workers, 20 ms", 0.02, 8, max(400, arguments.mails // 4))):
-            counted, port = multiprocessing.Value("q", 0), multiprocessing.Value("i", 0)
-            sink = multiprocessing.Process(target=serve, args=(delay, counted, port), daemon=True)
-            sink.start()
-            while not port.value:
-                time.sleep(0.01)
+            sink = QuickSink(Path(tempfile.mkdtemp()), delay)
             floor, found = [], []
             for _ in range(arguments.rounds):
                 alone = mails // workers
-                floor.append(alone / bare(port.value, alone) * workers)
-                found.append(mails / ours(server, port.value, mails, workers))
-            assert counted.value == arguments.rounds * (alone + mails), "the sink has counted"
-            sink.terminate()
+                floor.append(alone / bare(sink.port, alone) * workers)
+                found.append(mails / ours(server, sink.port, mails, workers))
+            assert len(sink.recipients) == arguments.rounds * (alone + mails), "the sink has counted"
+            sink.stop()
+            shutil.rmtree(sink.path.parent)
             ratios[case] = statistics.median(found) / statistics.median(floor)
             print(f"{case:17} {statistics.median(found):8,.0f} mails/s   the loop {'x 8 ' if workers > 1 else ''}{statistics.median(floor):8,.0f}   ratio {ratios[case]:5.2f}   bar: at least {BARS[case]}", flush=True)
     finally:

@@ -23,12 +23,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from parts import PrivateServer, Site, SmtpSink, eventually
+from parts import PrivateServer, Site, eventually
+from quick_sink import QuickSink
 
 LETTER = {"to": "{{email}}", "subject": "News for {{name}}", "text": "Hello {{name}}, three stories about bread, salt and butter.", "html": "<p>Hello {{name}}</p>"}
 SENT = {"to": "editor@example.com", "subject": "The newsletter is out", "text": "All of it"}
 BAD_EVERY = 250  # every so many lines have an address that is none: dead, and the others go on
 NEAR = 40  # mails before a kill in which nothing else is done
+PACE = 0.5  # seconds between two looks at a long one: each is a process of its own, and the run wants the cores
 LONG_AGO = 3.0  # seconds after which a mail that was sent must be known to be on its way
 
 
@@ -57,7 +59,7 @@ class Figures:
 class Newsletter:
     """One of them on its way."""
 
-    def __init__(self, site: Site, smtp: SmtpSink, rows: int, kills: int, seed: int):
+    def __init__(self, site: Site, smtp: QuickSink, rows: int, kills: int, seed: int):
         self.site, self.smtp, self.chance = site, smtp, random.Random(seed)
         self.figures = Figures(rows)
         site.environment |= {"ASYNCSEND_EMAIL_URL": smtp.url, "ASYNCSEND_KEEP_DONE": "30d"}
@@ -99,7 +101,7 @@ class Newsletter:
         run = self.site.start("run", "--max-time", "20s")
         self.figures.runs += 1
         while run.poll() is None:
-            left = self.kill_at[0] - len(self.smtp.mails) if self.kill_at else self.figures.rows
+            left = self.kill_at[0] - len(self.smtp.recipients) if self.kill_at else self.figures.rows
             if left <= 0:
                 run.kill()
                 self.kill_at.pop(0)
@@ -108,6 +110,7 @@ class Newsletter:
                 time.sleep(0.0005)
             else:
                 self.look()
+                time.sleep(PACE if self.figures.rows > 5000 else 0.0)
         said = run.communicate()
         assert said == (b"", b""), said
         self._ask_status(died=run.returncode != 0)
@@ -120,8 +123,8 @@ class Newsletter:
     def _readers(self) -> int:
         """How many readers have their mail by now."""
         now = time.monotonic()
-        while self.read < len(self.smtp.mails):
-            self.accepted.setdefault(self.smtp.mails[self.read][1], now)
+        while self.read < len(self.smtp.recipients):
+            self.accepted.setdefault(self.smtp.recipients[self.read], now)
             self.read += 1
         return len(self.accepted) - (SENT["to"] in self.accepted)
 
@@ -175,7 +178,7 @@ class Newsletter:
     def _judge(self) -> None:
         self._ask_batch()
         self._expect(self.percent == 100, f"at the end the batch is at {self.percent} %")
-        figures, received = self.figures, [recipient for _, recipient, _ in self.smtp.mails]
+        figures, received = self.figures, self.smtp.recipients
         figures.accepted = len(received)
         figures.then = received.count(SENT["to"])
         readers = [one for one in received if one != SENT["to"]]
@@ -194,8 +197,8 @@ def main() -> None:
     parser.add_argument("--database", choices=("mariadb", "sqlite"), default="mariadb")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    smtp = SmtpSink()
     with tempfile.TemporaryDirectory(prefix="newsletter-") as folder:
+        smtp = QuickSink(Path(folder))
         server = PrivateServer() if arguments.database == "mariadb" else None
         try:
             with server.database() if server else nullcontext() as name:
@@ -203,7 +206,7 @@ def main() -> None:
                 site("init")
                 figures = Newsletter(site, smtp, arguments.rows, arguments.kills, arguments.seed).play()
         finally:
-            smtp.controller.stop()
+            smtp.stop()
             if server:
                 server.stop()
     print(" ".join(f"{name}={value}" for name, value in asdict(figures).items() if name != "lies"), f"lies={len(figures.lies)}")

@@ -1,0 +1,84 @@
+"""
+A real SMTP server in a process of its own that notes to whom each mail went, before it says that it took it, and thinks of nothing else.
+
+For what sends so many mails that a sink in the same process would be what is measured: the newsletter, and benchmarks/mail.py.
+"""
+
+import asyncio
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+
+class _Connection(asyncio.Protocol):
+    descriptor, delay = -1, 0.0
+
+    def connection_made(self, transport):
+        self.transport, self.data, self.unread, self.recipient = transport, False, b"", b""
+        transport.write(b"220 sink\r\n")
+
+    def data_received(self, data):
+        self.unread += data
+        while True:
+            line, found, rest = self.unread.partition(b"\r\n.\r\n" if self.data else b"\r\n")
+            if not found:
+                return
+            self.unread = rest
+            if self.data:
+                self.data = False
+                os.write(self.descriptor, self.recipient + b"\n")
+                if self.delay:
+                    asyncio.get_running_loop().call_later(self.delay, self.transport.write, b"250 taken\r\n")
+                else:
+                    self.transport.write(b"250 taken\r\n")
+                continue
+            verb = line[:4].upper()
+            if verb == b"RCPT":
+                self.recipient = line.partition(b"<")[2].partition(b">")[0]
+            self.data = verb == b"DATA"
+            self.transport.write(b"354 go\r\n" if self.data else b"250-sink\r\n250 SIZE 50000000\r\n" if verb == b"EHLO" else b"221 bye\r\n" if verb == b"QUIT" else b"250 ok\r\n")
+            if verb == b"QUIT":
+                self.transport.close()
+
+
+def _serve(path, delay, port):
+    async def forever():
+        _Connection.descriptor, _Connection.delay = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), delay
+        server = await asyncio.get_running_loop().create_server(_Connection, "127.0.0.1", 0)
+        port.value = server.sockets[0].getsockname()[1]
+        await server.serve_forever()
+
+    asyncio.run(forever())
+
+
+class QuickSink:
+    """Takes `delay` seconds for each mail; `recipients` are those of all that it took so far, in order."""
+
+    def __init__(self, folder: Path, delay: float = 0.0):
+        self.path, self._read, self._rest, self._seen = folder / "recipients", 0, "", []
+        self.path.touch()
+        port = multiprocessing.Value("i", 0)
+        self.process = multiprocessing.Process(target=_serve, args=(self.path, delay, port), daemon=True)
+        self.process.start()
+        while not port.value:
+            time.sleep(0.01)
+        self.port = port.value
+
+    @property
+    def url(self) -> str:
+        return f"smtp://127.0.0.1:{self.port}"
+
+    @property
+    def recipients(self) -> list[str]:
+        with open(self.path, encoding="ascii") as file:
+            file.seek(self._read)
+            new = file.read()
+        self._read += len(new)
+        *lines, self._rest = (self._rest + new).split("\n")
+        self._seen += lines
+        return self._seen
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.join()
