@@ -294,14 +294,10 @@ class _Minute:
 
     def _claim(self, limit: int, before: int | None = None) -> list[Job]:
         """Claim so many and hand them to the workers; with `before` only of queues that rank before it."""
-        paused: Container[str] = self.store.pauses() if self.holding.seen.pauses or self.looked else {}
-        self.looked, self.crowded = True, False
+        self.crowded = False
         self.urgent_at = self.budget.clock() + URGENT_EVERY
         self.reserve = self.reserve or queues.Reserve(self.order, self.holding.generation)
-        names = queues.in_order(self.store.ready_queues(), self.order, paused)
-        if self.settings.quiet_hours and names:
-            quiet = self._turns().quiet(names)
-            names = [name for name in names if queues.named(name) not in quiet]
+        names = self._open_queues()
         first = [name for name in names if before is None or (queues.rank(name, self.order) or 0) < before]
         if before is not None and not first:
             return []
@@ -320,6 +316,16 @@ class _Minute:
             self.dry_until = self.budget.clock() + POLL
         return jobs
 
+    def _open_queues(self) -> list[str]:
+        """Those with ready jobs, in their order, that are neither paused nor have their quiet hours."""
+        paused: Container[str] = self.store.pauses() if self.holding.seen.pauses or self.looked else {}
+        self.looked = True
+        names = queues.in_order(self.store.ready_queues(), self.order, paused)
+        if self.settings.quiet_hours and names:
+            quiet = self._turns().quiet(names)
+            names = [name for name in names if queues.named(name) not in quiet]
+        return names
+
     def _enough(self) -> bool:
         """Whether a claim that meets a crowd goes on at another time: now and then something else has its turn."""
         self._beat()
@@ -328,14 +334,12 @@ class _Minute:
 
     def _wait_for_turns(self) -> bool:
         """Whether some of those that wait for a channel have their turn while there is time: then we are a little nearer to it."""
-        turns = self._turns()
-        if turns.call_early(queues.in_order(self.store.ready_queues(), self.order)):
+        turns, names = self._turns(), self._open_queues()
+        if turns.call_early(names):
             return True
-        wait = turns.soonest - self.budget.clock()
-        if wait > self.budget.left:
+        wait = turns.next_in(names)
+        if wait is None or wait > self.budget.left:
             return False
-        if wait <= 0:
-            turns.soonest = float("inf")  # by now it is due, or somebody else's
         self._nap(wait)
         return True
 

@@ -219,6 +219,16 @@ def test_a_queue_and_a_batch_keep_their_quiet_hours_and_a_batch_its_deadline(sto
     assert store._rows("SELECT reason FROM asyncsend_jobs WHERE state = 'cancelled'") in ([("deadline",)], [(b"deadline",)])
 
 
+def test_a_run_stays_for_every_turn_that_comes_within_its_time_promised_by_itself_or_before(lite, smtp):
+    lite.environment |= {"ASYNCSEND_EMAIL_URL": smtp.url, "ASYNCSEND_EMAIL_LIMIT": "2 per 1s"}
+    for number in range(4):
+        lite.insert("email", json.dumps({"to": f"r{number}@example.com", "subject": "x", "text": "y"}))
+    later = "UPDATE asyncsend_jobs SET reason = 'quota', run_at = strftime('%Y-%m-%d %H:%M:%f', 'now', '+2 seconds') WHERE id IN (3, 4)"
+    assert lite.sql(later) == 2
+    lite.quiet("run", "--max-time", "30")
+    assert len(smtp.accepted) == 4
+
+
 def test_a_quota_is_exact_under_kill_9_on_two_hosts(tmp_path, mysql_url, smtp):
     """Windows of seconds, so that this needs no hours; what counts is when the server took each mail."""
     made_store(mysql_url).close()
