@@ -210,12 +210,15 @@ class _Minute:
     def _rescue(self, started: Container[Claim] | None) -> None:
         from asyncsend.execute import after_crash
 
+        seen = self.holding.seen
         # To the end, also when asked to stop: the journal is cleared after this, and with it who had been started.
         while left := self.store.running(SETTLE_JOBS):
             self._beat()
             settlements = []
             for job in left:
                 outcome = after_crash(job, started=started is None or (job.id, job.token or "") in started)
+                if seen.lock_id != self.lock.lock_id or job.run_id != seen.generation:  # its journal may lie elsewhere: nobody here knows that it was not begun
+                    outcome = outcome._replace(unsent=False)
                 settlements.append(Settlement(job.id, job.token or "", outcome, job.queue, job.task))
                 self.log.event("job-rescued", job=job.id, task=job.task, to=outcome.state.value, reason=outcome.reason or "not-started", crashes=job.crashes + outcome.crashed)
             self._open_row()

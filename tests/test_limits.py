@@ -7,9 +7,12 @@ import time
 
 import pytest
 
+from asyncsend import status
 from asyncsend.budget import Budget
+from asyncsend.lock import HostLock
 from asyncsend.log import Log
 from asyncsend.run import run
+from asyncsend.store.rows import Turn
 from tests.parts import Site, SmtpSink, eventually, made_store
 
 NOW = 1_800_000_000.0
@@ -227,6 +230,24 @@ def test_a_run_stays_for_every_turn_that_comes_within_its_time_promised_by_itsel
     assert lite.sql(later) == 2
     lite.quiet("run", "--max-time", "30")
     assert len(smtp.accepted) == 4
+
+
+@pytest.mark.parametrize(("died", "sent"), [("elsewhere", 0), ("here", 1)])
+def test_what_a_run_of_another_host_left_counts_as_sent_for_only_its_own_journal_knows_better(store, clock, hosts, tmp_path, died, sent):
+    clock.set(NOW)
+    host = hosts(clock)
+    settings = site_of(tmp_path, store, host, ASYNCSEND_EMAIL_LIMIT="1/day").settings()
+    mails(store, 2)
+    with HostLock(settings.lock_path) as lock:
+        holding = status.take(store, lock.lock_id if died == "here" else "e" * 32)
+    jobs = store.claim(["default"], 1, "1" * 32, holding.generation, holding.owner)
+    store.metered = True
+    assert store.turns([Turn(jobs[0].id, "default", False, ("email",))], {"email": settings.email_limit}, 0.0, 60.0, holding.owner) == {jobs[0].id: 0.0}
+    clock.forward(status.LEASE + 1)
+    log = Log(tmp_path / "rescue.log")
+    run(store, settings, log, Budget(time.monotonic, 0.9))
+    log.close()
+    assert len(host.to()) == sent
 
 
 def test_a_quota_is_exact_under_kill_9_on_two_hosts(tmp_path, mysql_url, smtp):

@@ -136,7 +136,7 @@ class QuotaStatements(SqlConnection):
         used: list[int] = []
         for one in settlements:
             if one.task is None or has_one(one.task):
-                untouched = one.outcome.unsent or one.outcome.reason in (BREAKER, QUOTA) or (one.outcome.verb == "release" and not one.outcome.crashed)
+                untouched = one.outcome.unsent or one.outcome.reason in (BREAKER, QUOTA)
                 (given_back if untouched else used).append(one.job_id)
         if used:
             self._write("UPDATE asyncsend_sends SET sent_at = NOW(6) WHERE job_id IN :ids AND sent_at IS NULL", ids=sorted(used))
