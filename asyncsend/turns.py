@@ -45,7 +45,9 @@ class Turns:
         gap = (seen.now - seen.started_at).total_seconds() if seen.started_at else 0.0
         self._catch_up = min(LONGEST_CATCH_UP, gap)
         self._urgent = urgent(order)
-        self._hours: dict[str, tuple[str | None, float | None]] | None = None  # of batches; None: not asked yet
+        self._hours: dict[str, tuple[str | None, float | None]] = {}  # of batches
+        self._asked = 0.0
+        self._asked_for: set[str] = set()  # batches that were met before their hours were asked for
         self._tidied = self._called = False
 
     def instead(self, jobs: Sequence[Job]) -> dict[int, Outcome]:
@@ -101,11 +103,12 @@ class Turns:
         return {named(queue) for queue in queues if quiet_left(self.settings, queue, self._now()) > 0}
 
     def _of_batches(self, jobs: Sequence[Job]) -> dict[int, Outcome]:
-        if not any(job.batch_id for job in jobs):
+        met = {job.batch_id for job in jobs if job.batch_id}
+        if not met:
             return {}
-        if self._hours is None:
-            self._hours = self.store.batch_hours()
-            self._asked = self.clock()
+        if not met <= self._asked_for:
+            self._hours, self._asked = self.store.batch_hours(), self.clock()
+            self._asked_for |= met
         found: dict[int, Outcome] = {}
         for job in jobs:
             quiet, deadline = self._hours.get(job.batch_id or "", (None, None))

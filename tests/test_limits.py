@@ -250,6 +250,24 @@ def test_what_a_run_of_another_host_left_counts_as_sent_for_only_its_own_journal
     assert len(host.to()) == sent
 
 
+def test_a_batch_that_comes_while_a_run_is_at_work_keeps_its_quiet_hours_too(lite, smtp):
+    lite.environment |= {"ASYNCSEND_EMAIL_URL": smtp.url, "ASYNCSEND_TIMEZONE": "UTC"}
+    lite.tasks("""
+import subprocess, sys, time
+from asyncsend import task
+
+@task
+def comes():
+    now = time.gmtime().tm_hour
+    mail = '{"to":"a@example.com","subject":"x","text":"y"}'
+    subprocess.run([sys.executable, "-m", "asyncsend", "enqueue", "email", mail, "--batch", "night", "--quiet", f"{now}-{(now + 2) % 24}"], check=True)
+""")
+    lite.insert("comes", batch_id="first")
+    lite("run", "--max-time", "30")
+    assert lite.rows("task, state, reason") == [("comes", "done", None), ("email", "ready", "quiet-hours")]
+    assert smtp.accepted == []
+
+
 def test_a_quota_is_exact_under_kill_9_on_two_hosts(tmp_path, mysql_url, smtp):
     """Windows of seconds, so that this needs no hours; what counts is when the server took each mail."""
     made_store(mysql_url).close()
