@@ -358,7 +358,8 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
         settled = Settled(len(written)) if len(written) == len(settlements) else self._sort_out_late(settlements, rescue=rescue)
         if told := [one for one in written if is_told(one.outcome)]:
             self._record(told)
-        heard = [one.outcome for one in written if _teaches(one)]
+        there = {one.job_id for one in written}
+        heard = [one.outcome for one in settlements if one.job_id in there and _teaches(one)]  # in the order in which it happened
         channels = self._hear(heard, owner) if heard else ()
         if suppressing := [one for one in written if one.outcome.suppress]:
             self._learn_suppressions(suppressing, owner)
