@@ -177,12 +177,13 @@ def test_a_channel_that_is_broken_charges_nobody_and_goes_on_when_it_is_mended(s
     assert store.channels() == []
 
 
-def test_a_mail_that_a_policy_refuses_twice_is_dead_and_the_others_go(store, clock, hours, hosts, tmp_path):
+@pytest.mark.parametrize(("bad", "limit"), [(1, ""), (2, ""), (2, "3/hour")])
+def test_mails_that_a_policy_refuses_twice_are_dead_and_the_others_go(store, clock, hours, hosts, tmp_path, bad, limit):
     host = hosts(clock)
-    host.judge = lambda address: "550 5.7.1 Message rejected due to content policy" if address.startswith("r0000") else "250 OK"
+    host.judge = lambda address: "550 5.7.1 Message rejected due to content policy" if int(address[1:5]) < bad else "250 OK"
     mails(store, 6)
-    hours(site_of(tmp_path, store, host).settings())
-    assert states(store) == {"done": 5, "dead": 1}
+    hours(site_of(tmp_path, store, host, ASYNCSEND_EMAIL_LIMIT=limit).settings(), most=24)
+    assert states(store) == {"done": 6 - bad, "dead": bad}
 
 
 def test_what_was_promised_later_turns_is_called_when_those_before_it_are_cancelled(store, clock, hours, hosts, tmp_path):
