@@ -32,8 +32,9 @@ FIRST_STOP, LONGEST_STOP = 60.0, 3600.0  # seconds
 LONGEST_WISH = 86400.0  # of a receiver that asks to be left alone
 MOST_FAILED = Window(3, 3600.0)  # mails an hour: cPanel stops the whole domain at five (docs/channels.md)
 BREAKER = "breaker-open"  # the reason of a job that was not sent because its channel was stopped
+REFUSED_ONCE = "smtp-policy"  # the reason of one that is dead if it is refused again; so it stays, whatever the job has to wait for meanwhile
 # And of the one that was refused when it was stopped.
-OF_ACCOUNT = ("smtp-limit", "smtp-policy", "smtp-login", "smtp-tls", "email-limit", "email-account", "sms-limit", "sms-account")
+OF_ACCOUNT = ("smtp-limit", REFUSED_ONCE, "smtp-login", "smtp-tls", "email-limit", "email-account", "sms-limit", "sms-account")
 DELIVERY = "webhook."  # a task of this name is sent to the address of the subscription whose name follows
 _NAME = re.compile(r"host:[a-z0-9._:\[\]-]{1,180}")
 

@@ -259,7 +259,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         sms_url=checked("ASYNCSEND_SMS_URL", _url, _URL_RULE) or f"file://{home / 'outbox' / 'sms.log'}",
         sms_limit=checked("ASYNCSEND_SMS_LIMIT", _quota, ""),
         webhook_limit=checked("ASYNCSEND_WEBHOOK_LIMIT", _quotas, ""),
-        reserve=checked("ASYNCSEND_RESERVE", percent, ""),
+        reserve=checked("ASYNCSEND_RESERVE", _reserve, ""),
         quiet_hours=checked("ASYNCSEND_QUIET_HOURS", _quiet_hours, ""),
         sms_segments=checked("ASYNCSEND_SMS_SEGMENTS", _segments, "use a whole number from 1 to 100"),
         receipts_url=checked("ASYNCSEND_RECEIPTS_URL", _web_address, "write https://host/path").rstrip("/"),
@@ -609,6 +609,12 @@ def _limits(text: str) -> dict[str, float]:
         else:
             raise ValueError(f"{name!r} is no limit: use lag=10m, dead=10, held=0, failures=50%, lock=30m, silence=5m")
     return given
+
+
+def _reserve(text: str) -> float:
+    if percent(text) > 0.9:
+        raise ValueError(f"{text[:40]!r} would leave nothing for the other queues: at most 90%")
+    return percent(text)
 
 
 def percent(text: str) -> float:

@@ -24,7 +24,7 @@ from asyncsend.times import boot_clock
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asyncsend.tasks import Tasks
+    from asyncsend.tasks import Task, Tasks
 
 _OUR_FOLDER = __file__.rpartition("/")[0]
 _HALF_A_PAIR = re.compile("[\ud800-\udfff]")
@@ -55,6 +55,12 @@ def before(job: Job) -> Outcome | None:
 
 def execute(job: Job, tasks: Tasks, chance: Callable[[], float], clock: Callable[[], float] = time.monotonic) -> Outcome:
     """The outcome of running this job here and now. Catches whatever the task raises, SystemExit too; KeyboardInterrupt is let through."""
+    found = _found(job, tasks)
+    return found._replace(unsent=True) if isinstance(found, Outcome) else _called(found, job, tasks.secrets, chance, clock)
+
+
+def _found(job: Job, tasks: Tasks) -> Task | Outcome:
+    """The task of this job, or the outcome where it cannot be called now."""
     if job.expires_by is not None and boot_clock() >= job.expires_by:
         return outcomes.cancel("expired", "expires_at passed while it waited in the hands of its run")
     try:
@@ -69,10 +75,17 @@ def execute(job: Job, tasks: Tasks, chance: Callable[[], float], clock: Callable
             failed = "; ".join(f"{name} ({why})" for name, why in tasks.failed_modules.items())
             return outcomes.snooze(MODULE_PAUSE, "module-failed", f"{tasks.why_missing(job.task)}. A module cannot be imported: {failed}")
         return outcomes.hold("unknown-task", tasks.why_missing(job.task), charged=False)
+    return task
+
+
+def _called(task: Task, job: Job, known: tuple[str, ...], chance: Callable[[], float], clock: Callable[[], float]) -> Outcome:
     began = clock()
-    secrets = (*(secret for text in (job.endpoint or {}).get("secrets", ()) for secret in (text, text.removeprefix("whsec_"))), *tasks.secrets)
+    secrets = (*(secret for text in (job.endpoint or {}).get("secrets", ()) for secret in (text, text.removeprefix("whsec_"))), *known)
+    job.report = {"unsent": True}
     try:
-        answer = task.function(parsed(job.payload), job)
+        payload = parsed(job.payload)
+        job.report = {}
+        answer = task.function(payload, job)
         if not isinstance(answer, Answer):
             return outcomes.finish(_as_result(answer))._replace(seconds=clock() - began, **job.report)
     except KeyboardInterrupt:

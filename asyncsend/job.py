@@ -179,7 +179,7 @@ def cancel(reason: str, error: str | None = None) -> Outcome:
 
 def release(*, crashed: bool = False, reason: str | None = None, error: str | None = None) -> Outcome:
     """Back to ready at once, no attempt charged; with `crashed` its death count goes up."""
-    return Outcome("release", State.READY, charged=False, crashed=crashed, reason=reason, error=error)
+    return Outcome("release", State.READY, charged=False, crashed=crashed, reason=reason, error=error, unsent=not crashed)
 
 
 def as_row(job: Job, history: Iterable[Any] | None = None) -> dict[str, Any]:

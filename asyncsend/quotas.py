@@ -74,8 +74,8 @@ def quotas(text: str) -> Quotas:
     """`gmail.com: 20/min; *: 1 per 6s`: names, or starts of names before a *, and their quotas. ValueError otherwise."""
     found = []
     for part in filter(None, (part.strip() for part in text.split(";"))):
-        name, colon, limit = part.partition(":")
-        if not colon or not re.fullmatch(r"[a-z0-9._-]*\*?", name.strip(), re.IGNORECASE) or not name.strip() or not quota(limit):
+        name, colon, limit = part.rpartition(":")  # the last: a host may have a port, or be an address of IPv6
+        if not colon or not re.fullmatch(r"[a-z0-9._:\[\]-]*\*?", name.strip(), re.IGNORECASE) or not name.strip() or not quota(limit):
             raise ValueError(f"{part[:60]!r} is not name: limit; write gmail.com: 20/min; *: 1 per 6s")
         found.append((name.strip().lower(), quota(limit)))
     return tuple(found)

@@ -210,12 +210,15 @@ class _Minute:
     def _rescue(self, started: Container[Claim] | None) -> None:
         from asyncsend.execute import after_crash
 
+        seen = self.holding.seen
         # To the end, also when asked to stop: the journal is cleared after this, and with it who had been started.
         while left := self.store.running(SETTLE_JOBS):
             self._beat()
             settlements = []
             for job in left:
                 outcome = after_crash(job, started=started is None or (job.id, job.token or "") in started)
+                if seen.lock_id != self.lock.lock_id or job.run_id != seen.generation:  # its journal may lie elsewhere: nobody here knows that it was not begun
+                    outcome = outcome._replace(unsent=False)
                 settlements.append(Settlement(job.id, job.token or "", outcome, job.queue, job.task))
                 self.log.event("job-rescued", job=job.id, task=job.task, to=outcome.state.value, reason=outcome.reason or "not-started", crashes=job.crashes + outcome.crashed)
             self._open_row()
@@ -294,14 +297,10 @@ class _Minute:
 
     def _claim(self, limit: int, before: int | None = None) -> list[Job]:
         """Claim so many and hand them to the workers; with `before` only of queues that rank before it."""
-        paused: Container[str] = self.store.pauses() if self.holding.seen.pauses or self.looked else {}
-        self.looked, self.crowded = True, False
+        self.crowded = False
         self.urgent_at = self.budget.clock() + URGENT_EVERY
         self.reserve = self.reserve or queues.Reserve(self.order, self.holding.generation)
-        names = queues.in_order(self.store.ready_queues(), self.order, paused)
-        if self.settings.quiet_hours and names:
-            quiet = self._turns().quiet(names)
-            names = [name for name in names if queues.named(name) not in quiet]
+        names = self._open_queues()
         first = [name for name in names if before is None or (queues.rank(name, self.order) or 0) < before]
         if before is not None and not first:
             return []
@@ -320,6 +319,16 @@ class _Minute:
             self.dry_until = self.budget.clock() + POLL
         return jobs
 
+    def _open_queues(self) -> list[str]:
+        """Those with ready jobs, in their order, that are neither paused nor have their quiet hours."""
+        paused: Container[str] = self.store.pauses() if self.holding.seen.pauses or self.looked else {}
+        self.looked = True
+        names = queues.in_order(self.store.ready_queues(), self.order, paused)
+        if self.settings.quiet_hours and names:
+            quiet = self._turns().quiet(names)
+            names = [name for name in names if queues.named(name) not in quiet]
+        return names
+
     def _enough(self) -> bool:
         """Whether a claim that meets a crowd goes on at another time: now and then something else has its turn."""
         self._beat()
@@ -328,14 +337,12 @@ class _Minute:
 
     def _wait_for_turns(self) -> bool:
         """Whether some of those that wait for a channel have their turn while there is time: then we are a little nearer to it."""
-        turns = self._turns()
-        if turns.call_early(queues.in_order(self.store.ready_queues(), self.order)):
+        turns, names = self._turns(), self._open_queues()
+        if turns.call_early(names):
             return True
-        wait = turns.soonest - self.budget.clock()
-        if wait > self.budget.left:
+        wait = turns.next_in(names)
+        if wait is None or wait > self.budget.left:
             return False
-        if wait <= 0:
-            turns.soonest = float("inf")  # by now it is due, or somebody else's
         self._nap(wait)
         return True
 

@@ -35,17 +35,19 @@ EARLY = 20  # jobs of each queue that are called when a turn is free and they wa
 
 
 class Turns:
-    """Those of one run. `soonest` is when the first of those that wait may go, by `clock`, which counts seconds."""
+    """Those of one run; `clock` counts seconds."""
 
     def __init__(self, store: Store, settings: Settings, holding: Holding, order: Sequence[str], clock: Callable[[], float]) -> None:
         self.store, self.settings, self.holding, self.order, self.clock = store, settings, holding, order, clock
-        self.soonest = float("inf")
+        self._soonest = 0.0  # when the first of those that wait may go; past: the store has to be asked
         self._began = clock()
         seen = holding.seen
         gap = (seen.now - seen.started_at).total_seconds() if seen.started_at else 0.0
         self._catch_up = min(LONGEST_CATCH_UP, gap)
         self._urgent = urgent(order)
-        self._hours: dict[str, tuple[str | None, float | None]] | None = None  # of batches; None: not asked yet
+        self._hours: dict[str, tuple[str | None, float | None]] = {}  # of batches
+        self._asked = 0.0
+        self._asked_for: set[str] = set()  # batches that were met before their hours were asked for
         self._tidied = self._called = False
 
     def instead(self, jobs: Sequence[Job]) -> dict[int, Outcome]:
@@ -71,7 +73,7 @@ class Turns:
             if waits[turn.job_id] > 0:
                 words = "; ".join(f"{name} takes {spoken(limits[name])}" for name in turn.channels)
                 found[turn.job_id] = outcomes.snooze(math.ceil(waits[turn.job_id] * 10) / 10, QUOTA, f"it waits for its turn: {words}")
-                self.soonest = min(self.soonest, self.clock() + waits[turn.job_id])
+                self._soonest = 0.0
         return found
 
     def call_early(self, queues: Sequence[str]) -> int:
@@ -89,16 +91,24 @@ class Turns:
             return 0
         return self.store.early(queues, EARLY, QUOTA, self.holding.owner)
 
+    def next_in(self, queues: Sequence[str]) -> float | None:
+        """In how many seconds the first of those in these queues that wait has its turn, promised by this run or an earlier one; None if nobody waits."""
+        if self._soonest <= self.clock():
+            wait = self.store.next_turn(queues, QUOTA)
+            self._soonest = float("inf") if wait is None else self.clock() + wait
+        return None if self._soonest == float("inf") else self._soonest - self.clock()
+
     def quiet(self, queues: Sequence[str]) -> set[str]:
         """Those of these queues whose jobs are not started at this time of the day."""
         return {named(queue) for queue in queues if quiet_left(self.settings, queue, self._now()) > 0}
 
     def _of_batches(self, jobs: Sequence[Job]) -> dict[int, Outcome]:
-        if not any(job.batch_id for job in jobs):
+        met = {job.batch_id for job in jobs if job.batch_id}
+        if not met:
             return {}
-        if self._hours is None:
-            self._hours = self.store.batch_hours()
-            self._asked = self.clock()
+        if not met <= self._asked_for:
+            self._hours, self._asked = self.store.batch_hours(), self.clock()
+            self._asked_for |= met
         found: dict[int, Outcome] = {}
         for job in jobs:
             quiet, deadline = self._hours.get(job.batch_id or "", (None, None))

@@ -259,6 +259,7 @@ class Workers:
 
     def _deal(self) -> None:
         """Fill the windows from the backlog. A job that must not be repeated unasked goes alone, after its start mark is committed; one whose channel has trouble goes alone, too."""
+        full: set[str] = set()  # channels that may take no more now
         for worker in self.workers:
             while worker.ready and not worker.killed_for and self.backlog:
                 job = self.backlog[0]
@@ -279,6 +280,9 @@ class Workers:
                     break
                 instead = self.channels.instead(job)
                 if troubled and instead is None and self._under_way(troubled.name) >= self.channels.at_once(troubled):
+                    full.add(troubled.name)
+                    if self._pass_over(full):
+                        continue
                     break
                 self.backlog.popleft()
                 if instead is not None:
@@ -305,6 +309,17 @@ class Workers:
     def _under_way(self, channel: str) -> int:
         """Jobs that are being sent through this channel now."""
         return sum(1 for worker in self.workers if worker.window and has_one(worker.window[0].task) and of_job(worker.window[0]) == channel)
+
+    def _pass_over(self, full: set[str]) -> bool:
+        """Let the next job of the same rank that takes none of these channels go first: it need not wait for a mail server that is slow to answer. False if there is none."""
+        for place, job in enumerate(self.backlog):
+            if job.rank != self.backlog[0].rank:
+                break
+            if not has_one(job.task) or of_job(job) not in full:
+                del self.backlog[place]
+                self.backlog.appendleft(job)
+                return True
+        return False
 
     def _take_back(self, jobs: list[Job]) -> None:
         """Before the others of their rank: they were handed out earlier."""

@@ -133,3 +133,10 @@ def test_a_stopped_mail_channel_is_opened_by_resume_and_all_that_wait_are_due(si
     site("resume", "email")
     site.quiet("run")
     assert site.rows("state") == [("done",)]
+
+
+def test_resume_serves_a_paused_queue_that_has_the_name_of_a_channel(site):
+    site.sql("INSERT INTO asyncsend_channels (name, failed_at) VALUES ('email', '1800000000.0')")
+    site("pause", "email")
+    site("resume", "email")
+    assert "not paused" in site("resume", "email", code=2).stderr

@@ -400,3 +400,9 @@ def test_a_sender_that_cannot_be_imported_just_now_makes_its_jobs_wait_uncharged
     outcome = execute.execute(Job(1, "email", "{}"), tasks, NEVER_JITTER)
     assert (outcome.verb, outcome.reason, outcome.charged) == ("snooze", "module-failed", False)
     assert "cannot import name" in outcome.error
+
+
+@pytest.mark.parametrize(("setting", "job"), [("smtp://h?x=1", Job(1, "email", "{}")), ("smtp://h", Job(1, "email", "no JSON")), ("smtp://h", Job(1, "email", "{}")), ("smtp://h", Job(1, "email", "{}", expires_by=0.0))])
+def test_a_mail_that_met_a_wrong_setting_a_bad_payload_or_its_end_reached_no_server_and_uses_up_no_quota(lite, setting, job):
+    lite.environment |= {"ASYNCSEND_EMAIL_URL": setting}
+    assert execute.execute(job, Tasks(lite.settings()), NEVER_JITTER).unsent

@@ -7,9 +7,12 @@ import time
 
 import pytest
 
+from asyncsend import status
 from asyncsend.budget import Budget
+from asyncsend.lock import HostLock
 from asyncsend.log import Log
 from asyncsend.run import run
+from asyncsend.store.rows import Turn
 from tests.parts import Site, SmtpSink, eventually, made_store
 
 NOW = 1_800_000_000.0
@@ -174,12 +177,13 @@ def test_a_channel_that_is_broken_charges_nobody_and_goes_on_when_it_is_mended(s
     assert store.channels() == []
 
 
-def test_a_mail_that_a_policy_refuses_twice_is_dead_and_the_others_go(store, clock, hours, hosts, tmp_path):
+@pytest.mark.parametrize(("bad", "limit"), [(1, ""), (2, ""), (2, "3/hour")])
+def test_mails_that_a_policy_refuses_twice_are_dead_and_the_others_go(store, clock, hours, hosts, tmp_path, bad, limit):
     host = hosts(clock)
-    host.judge = lambda address: "550 5.7.1 Message rejected due to content policy" if address.startswith("r0000") else "250 OK"
+    host.judge = lambda address: "550 5.7.1 Message rejected due to content policy" if int(address[1:5]) < bad else "250 OK"
     mails(store, 6)
-    hours(site_of(tmp_path, store, host).settings())
-    assert states(store) == {"done": 5, "dead": 1}
+    hours(site_of(tmp_path, store, host, ASYNCSEND_EMAIL_LIMIT=limit).settings(), most=24)
+    assert states(store) == {"done": 6 - bad, "dead": bad}
 
 
 def test_what_was_promised_later_turns_is_called_when_those_before_it_are_cancelled(store, clock, hours, hosts, tmp_path):
@@ -217,6 +221,52 @@ def test_a_queue_and_a_batch_keep_their_quiet_hours_and_a_batch_its_deadline(sto
         assert len(host.to()) == sent
     log.close()
     assert store._rows("SELECT reason FROM asyncsend_jobs WHERE state = 'cancelled'") in ([("deadline",)], [(b"deadline",)])
+
+
+def test_a_run_stays_for_every_turn_that_comes_within_its_time_promised_by_itself_or_before(lite, smtp):
+    lite.environment |= {"ASYNCSEND_EMAIL_URL": smtp.url, "ASYNCSEND_EMAIL_LIMIT": "2 per 1s"}
+    for number in range(4):
+        lite.insert("email", json.dumps({"to": f"r{number}@example.com", "subject": "x", "text": "y"}))
+    later = "UPDATE asyncsend_jobs SET reason = 'quota', run_at = strftime('%Y-%m-%d %H:%M:%f', 'now', '+2 seconds') WHERE id IN (3, 4)"
+    assert lite.sql(later) == 2
+    lite.quiet("run", "--max-time", "30")
+    assert len(smtp.accepted) == 4
+
+
+@pytest.mark.parametrize(("died", "sent"), [("elsewhere", 0), ("here", 1)])
+def test_what_a_run_of_another_host_left_counts_as_sent_for_only_its_own_journal_knows_better(store, clock, hosts, tmp_path, died, sent):
+    clock.set(NOW)
+    host = hosts(clock)
+    settings = site_of(tmp_path, store, host, ASYNCSEND_EMAIL_LIMIT="1/day").settings()
+    mails(store, 2)
+    with HostLock(settings.lock_path) as lock:
+        holding = status.take(store, lock.lock_id if died == "here" else "e" * 32)
+    jobs = store.claim(["default"], 1, "1" * 32, holding.generation, holding.owner)
+    store.metered = True
+    assert store.turns([Turn(jobs[0].id, "default", False, ("email",))], {"email": settings.email_limit}, 0.0, 60.0, holding.owner) == {jobs[0].id: 0.0}
+    clock.forward(status.LEASE + 1)
+    log = Log(tmp_path / "rescue.log")
+    run(store, settings, log, Budget(time.monotonic, 0.9))
+    log.close()
+    assert len(host.to()) == sent
+
+
+def test_a_batch_that_comes_while_a_run_is_at_work_keeps_its_quiet_hours_too(lite, smtp):
+    lite.environment |= {"ASYNCSEND_EMAIL_URL": smtp.url, "ASYNCSEND_TIMEZONE": "UTC"}
+    lite.tasks("""
+import subprocess, sys, time
+from asyncsend import task
+
+@task
+def comes():
+    now = time.gmtime().tm_hour
+    mail = '{"to":"a@example.com","subject":"x","text":"y"}'
+    subprocess.run([sys.executable, "-m", "asyncsend", "enqueue", "email", mail, "--batch", "night", "--quiet", f"{now}-{(now + 2) % 24}"], check=True)
+""")
+    lite.insert("comes", batch_id="first")
+    lite("run", "--max-time", "30")
+    assert lite.rows("task, state, reason") == [("comes", "done", None), ("email", "ready", "quiet-hours")]
+    assert smtp.accepted == []
 
 
 def test_a_quota_is_exact_under_kill_9_on_two_hosts(tmp_path, mysql_url, smtp):

@@ -1,6 +1,7 @@
 """Quotas: no window ever holds more than it may, hardly anything is left unused, and whoever is urgent has a turn."""
 
 import itertools
+import json
 import random
 
 import pytest
@@ -9,11 +10,12 @@ from asyncsend import job as outcomes
 from asyncsend import producer, quotas
 from asyncsend.config import load
 from asyncsend.errors import ConfigurationError
-from asyncsend.job import Settlement
+from asyncsend.job import Job, Settlement
 from asyncsend.quotas import Meter, Window, quota
 from asyncsend.store import open_store
 from asyncsend.store.connection import ConnectionLost
 from asyncsend.store.rows import Turn
+from asyncsend.turns import limit_named, limits_of
 from tests.parts import made_store
 
 HOUR = 3600.0
@@ -46,11 +48,24 @@ def test_a_limit_is_spoken_in_words_that_mean_the_same(text):
 @pytest.mark.parametrize(
     ("name", "text"),
     [("ASYNCSEND_EMAIL_LIMIT", "lots"), ("ASYNCSEND_DOMAIN_LIMIT", "gmail.com 20/min"), ("ASYNCSEND_DOMAIN_LIMIT", "*: "), ("ASYNCSEND_EMAIL_FAILURES", "51/hour"), ("ASYNCSEND_EMAIL_FAILURES", "3/hour, 5/day"),
-     ("ASYNCSEND_RESERVE", "x"), ("ASYNCSEND_QUIET_HOURS", "newsletter: 25:00-08:00"), ("ASYNCSEND_QUIET_HOURS", "22:00"), ("ASYNCSEND_QUIET_HOURS", "a: 8-8")],
+     ("ASYNCSEND_RESERVE", "x"), ("ASYNCSEND_RESERVE", "100%"), ("ASYNCSEND_WEBHOOK_LIMIT", "api.example.com:8443"), ("ASYNCSEND_QUIET_HOURS", "newsletter: 25:00-08:00"), ("ASYNCSEND_QUIET_HOURS", "22:00"), ("ASYNCSEND_QUIET_HOURS", "a: 8-8")],
 )  # fmt: skip
 def test_a_setting_that_is_no_limit_is_named_with_what_to_write(name, text):
     with pytest.raises(ConfigurationError, match=f"sets {name}="):
         load({"ASYNCSEND_HOME": "/nowhere", name: text})
+
+
+@pytest.mark.parametrize(
+    ("text", "url", "limit"),
+    [("api.*: 5/min", "https://API.example.com/in", "5/min"), ("api.example.com: 5/min; *: 1 per 6s", "https://api.example.com:8443/", "1 per 6s"),
+     ("api.example.com:8443: 5/min; *: 1 per 6s", "https://api.example.com:8443/", "5/min"), ("[2001:db8::1]: 5/min", "http://[2001:DB8::1]/", "5/min"),
+     ("api.example.com: 5/min", "https://other.example.com/", ""), ("127.0.0.1:8*: 5/min", "http://127.0.0.1:8080/", "5/min")],
+)  # fmt: skip
+def test_the_limit_of_a_webhook_is_that_of_its_host_with_its_port(text, url, limit):
+    settings = load({"ASYNCSEND_HOME": "/nowhere", "ASYNCSEND_DATABASE_URL": "sqlite:///x", "ASYNCSEND_WEBHOOK_LIMIT": text})
+    found = limits_of(settings, Job(1, "webhook", json.dumps({"url": url})))
+    assert list(found.values()) == ([quota(limit)] if limit else [])
+    assert all(limit_named(settings, name) == windows for name, windows in found.items())
 
 
 # ── the arithmetic ───────────────────────────────────────────────────────────────────────────────────────────────────

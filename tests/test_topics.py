@@ -550,6 +550,13 @@ def test_settling_twice_counts_once(store):
     assert [row[:3] for row in store.channels()] == [("host:x", 7, 1)]
 
 
+def test_what_outcomes_say_of_a_channel_is_heard_in_the_order_in_which_they_came(store):
+    store.insert([new_job("webhook", {}) for _ in range(5)])
+    first, *others = store.claim(["default"], 5, "1" * 32, 1)
+    store.settle([Settlement(job.id, job.token, FAILED) for job in others] + [Settlement(first.id, first.token, outcomes.finish()._replace(channel="host:x"))])
+    assert store.channels() == []
+
+
 FAILED = Outcome("retry", State.READY, channel="host:x", troubled=True, error="no")
 
 

@@ -233,9 +233,11 @@ def test_a_connection_cut_after_the_request_is_unknown(hook, http):
 def test_a_refused_connection_is_a_failed_attempt_of_which_nothing_was_sent(hook):
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
+    asked = job()
     with pytest.raises(Retry, match="cannot connect") as caught:
-        hook()({"url": f"http://127.0.0.1:{port}/"}, job())
+        hook()({"url": f"http://127.0.0.1:{port}/"}, asked)
     assert caught.value.reason == "connect-failed"
+    assert asked.report["unsent"], "it used up no quota"
     assert "0x" not in str(caught.value)
 
 

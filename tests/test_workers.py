@@ -6,6 +6,7 @@ from collections import deque
 
 import pytest
 
+from asyncsend.channels import Channel, Channels
 from asyncsend.job import Job
 from asyncsend.journal import Journal
 from asyncsend.workers import Worker, Workers
@@ -59,3 +60,19 @@ def test_a_job_that_its_dead_worker_had_not_begun_goes_to_another_also_when_the_
     workers.journal_broken = True
     assert death_of_one_with(workers, JOB) == []
     assert list(workers.backlog) == [JOB]
+
+
+@pytest.mark.parametrize("behind", [["email", "note"], ["webhook", "email", "webhook", "note"]])
+def test_who_goes_another_way_does_not_wait_for_the_one_job_that_tries_a_channel(workers, behind):
+    workers.channels = Channels(lambda: [Channel("email", failures=1), Channel("host:a.example", failures=1)], lambda: 0.0)
+    pairs = [socket.socketpair() for _ in range(3)]
+    workers.workers += [Worker(2**22 + number, ours, -1, ready=True) for number, (ours, _) in enumerate(pairs)]
+    tasks = ["email", *behind]
+    workers.backlog.extend(Job(number, task, '{"url":"https://a.example/"}', token="a" * 32) for number, task in enumerate(tasks))
+    workers._deal()
+    begun = [worker.window[0].task for worker in workers.workers if worker.window]
+    assert begun == list(dict.fromkeys(tasks))
+    assert sorted(job.task for job in workers.backlog) == sorted(tasks[len(begun) - 1 : -1])
+    workers.workers.clear()
+    for end in (end for pair in pairs for end in pair):
+        end.close()

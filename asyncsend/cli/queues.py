@@ -29,15 +29,17 @@ def pause(session: Session, queue: str, seconds: float | None) -> None:
 @pass_session
 def resume(session: Session, queue: str) -> None:
     """Claim from QUEUE again, or send through a stopped channel again, such as email or host:api.example.com."""
-    if session.store.resume_channel(queue):
+    opened = session.store.resume_channel(queue)
+    if opened:
         woken = 0
         for reason in (BREAKER, *OF_ACCOUNT):  # those of other channels just go on waiting
             for ids in slices(session.store, Which(state="ready", reason=reason)):
                 woken += session.store.wake(ids, reason)
         session.note("resume", [], channel=queue)
         click.echo(f"{queue} is open again, from the next run on; {woken} waiting jobs are due now.", err=True)
-        return
-    if not session.store.resume(checked_queue(queue)):
+    if not session.store.resume(queue if opened else checked_queue(queue)):  # a queue may have the name of a channel
+        if opened:
+            return
         raise NotFound(f"queue {queue} is not paused, and no channel of this name is stopped")
     session.note("resume", [], queue=queue)
     click.echo(f"Queue {queue} is served again.", err=True)

@@ -298,6 +298,9 @@ class Store(Protocol):
     def early(self, queues: Sequence[str], limit: int, reason: str, owner: str | None) -> int:
         """Make those of these queues due now that wait for this reason, the next so many of each queue and priority; how many there were."""
 
+    def next_turn(self, queues: Sequence[str], reason: str) -> float | None:
+        """Seconds until the first of those in these queues is due that wait for this reason; None if none does."""
+
     # people
     def subscriptions(self) -> list[Subscription]:
         """All of them, by topic and name."""

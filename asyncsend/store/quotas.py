@@ -8,12 +8,12 @@ untouched is deleted again. Two runs meet at the row of the channel: the second 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asyncsend.store.connection import WHILE_OURS, SqlConnection, as_text, resolved
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from asyncsend.job import Settlement
     from asyncsend.quotas import Meter, Quota
@@ -90,18 +90,25 @@ class QuotaStatements(SqlConnection):
     @resolved
     def early(self, queues: Sequence[str], limit: int, reason: str, owner: str | None) -> int:
         """Make those due now that wait the shortest for their turn, so many of each queue; how many there were."""
-        ids: list[int] = []
-        for queue in queues:
-            for priority in self._priorities(queue, ""):
-                rows = self._rows(
-                    "SELECT id, reason FROM asyncsend_jobs /*to claim*/ WHERE state = 'ready' AND queue = :queue AND lane = '' AND priority = :priority"
-                    " AND run_at > NOW(6) ORDER BY run_at, id LIMIT :look",
-                    queue=queue, priority=priority, look=_LOOK,
-                )  # fmt: skip
-                ids += [row[0] for row in rows if as_text(row[1]) == reason][:limit]
+        ids = [row[0] for rows in self._waiting(queues, reason) for row in rows[:limit]]
         if not ids:
             return 0
         return self._write(f"UPDATE asyncsend_jobs /*by key*/ SET run_at = NOW(6) WHERE id IN :ids AND state = 'ready' AND run_at > NOW(6){WHILE_OURS}", ids=sorted(ids), owner=owner)
+
+    @resolved
+    def next_turn(self, queues: Sequence[str], reason: str) -> float | None:
+        return min((max(0.0, float(rows[0][2])) for rows in self._waiting(queues, reason) if rows), default=None)
+
+    def _waiting(self, queues: Sequence[str], reason: str) -> Iterator[list[tuple[Any, ...]]]:
+        """Those that wait for this reason, of each queue and priority, the soonest first: id, reason, seconds."""
+        for queue in queues:
+            for priority in self._priorities(queue, ""):
+                rows = self._rows(
+                    "SELECT id, reason, UNIX_TIMESTAMP(run_at) - UNIX_TIMESTAMP(NOW(6)) FROM asyncsend_jobs /*to claim*/ WHERE state = 'ready' AND queue = :queue AND lane = ''"
+                    " AND priority = :priority AND run_at > NOW(6) ORDER BY run_at, id LIMIT :look",
+                    queue=queue, priority=priority, look=_LOOK,
+                )  # fmt: skip
+                yield [row for row in rows if as_text(row[1]) == reason]
 
     def _meter(self, name: str, windows: Quota, now: float, most: int, reserve: float, catch_up: float) -> Meter:
         from asyncsend.quotas import Meter
@@ -129,7 +136,7 @@ class QuotaStatements(SqlConnection):
         used: list[int] = []
         for one in settlements:
             if one.task is None or has_one(one.task):
-                untouched = one.outcome.unsent or one.outcome.reason in (BREAKER, QUOTA) or (one.outcome.verb == "release" and not one.outcome.crashed)
+                untouched = one.outcome.unsent or one.outcome.reason in (BREAKER, QUOTA)
                 (given_back if untouched else used).append(one.job_id)
         if used:
             self._write("UPDATE asyncsend_sends SET sent_at = NOW(6) WHERE job_id IN :ids AND sent_at IS NULL", ids=sorted(used))

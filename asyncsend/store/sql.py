@@ -358,7 +358,8 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
         settled = Settled(len(written)) if len(written) == len(settlements) else self._sort_out_late(settlements, rescue=rescue)
         if told := [one for one in written if is_told(one.outcome)]:
             self._record(told)
-        heard = [one.outcome for one in written if _teaches(one)]
+        there = {one.job_id for one in written}
+        heard = [one.outcome for one in settlements if one.job_id in there and _teaches(one)]  # in the order in which it happened
         channels = self._hear(heard, owner) if heard else ()
         if suppressing := [one for one in written if one.outcome.suppress]:
             self._learn_suppressions(suppressing, owner)
@@ -388,11 +389,13 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
 
     def _put_off(self, outcome: Outcome, token: str, ids: list[int], owner: str | None) -> int:
         """Those that were never begun, for their time had not come."""
+        from asyncsend.channels import REFUSED_ONCE
+
         return self._write(
-            "UPDATE asyncsend_jobs /*by key*/ SET state = 'ready', run_at = FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + :delay), started_at = NULL, reason = :reason, error = :error"
-            " WHERE id IN :ids AND state = 'running' AND token = :token"
+            "UPDATE asyncsend_jobs /*by key*/ SET state = 'ready', run_at = FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + :delay), started_at = NULL,"
+            " reason = CASE WHEN reason = :once THEN reason ELSE :reason END, error = :error WHERE id IN :ids AND state = 'running' AND token = :token"
             f"{WHILE_OURS}",
-            ids=sorted(ids), token=bytes.fromhex(token), delay=outcome.delay, reason=outcome.reason, error=storable(outcome.error), owner=owner,
+            ids=sorted(ids), token=bytes.fromhex(token), delay=outcome.delay, reason=outcome.reason, error=storable(outcome.error), once=REFUSED_ONCE, owner=owner,
         )  # fmt: skip
 
     def _settle_one(self, settlement: Settlement, owner: str | None, rescue: bool) -> int:

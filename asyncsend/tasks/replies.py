@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 
 from asyncsend.answers import Answer, Refused, Retry, Snooze
+from asyncsend.channels import REFUSED_ONCE
 from asyncsend.job import printable
 
 # A 5xx with such words speaks of the account, not of this address: cPanel answers 550 "… exceeded the max emails per hour … Message
@@ -40,7 +41,7 @@ _PERIODS = (  # a word for it: how long until a window of that length has surely
 HOUR = 3600.0  # what hosts count in when they do not say
 LOGIN_PAUSE = 300.0  # seconds that a mail waits at least while the login is refused
 AGAIN = 60.0  # seconds by which the refused mail itself waits longer, so that another one tries the channel next
-POLICY = "smtp-policy"
+POLICY = REFUSED_ONCE
 
 
 def judged(host: str, step: str, code: int, words: str) -> Answer:

@@ -65,8 +65,8 @@ class Webhook:
         job.report = {"channel": channel} if channel else {}
         try:
             reply = http.call(self._session, method, url, headers=headers, data=body, timeout=self.timeout)
-        except (Retry, Unknown):  # not reached, or no reply
-            job.report |= {"troubled": True}
+        except (Retry, Unknown) as answer:  # not reached, or no reply
+            job.report |= {"troubled": True} | ({"unsent": True} if isinstance(answer, Retry) else {})
             raise
         except Refused:  # nobody was asked
             job.report = {"unsent": True}
