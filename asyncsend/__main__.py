@@ -17,6 +17,13 @@ def main() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+    if sys.argv[1:] == ["run"]:  # cron's line: what it costs, it costs each minute
+        from asyncsend.cron import start
+
+        try:
+            sys.exit(start())
+        except KeyboardInterrupt:
+            sys.exit("Aborted!")
     from asyncsend.cli import cli
 
     cli(prog_name="asyncsend")

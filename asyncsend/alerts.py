@@ -11,10 +11,8 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncsend import explain, metrics, times
-from asyncsend.job import State
-from asyncsend.producer import new_job
+from asyncsend.outcome import State
 from asyncsend.queues import name_of, rank
-from asyncsend.store.rows import AlertRow
 
 if TYPE_CHECKING:
     from asyncsend.config import Settings
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from asyncsend.metrics import Figures
     from asyncsend.status import Holding
     from asyncsend.store import Store
+    from asyncsend.store.rows import AlertRow
 
 AGAIN = 6 * 3600.0  # seconds between two messages about one cause
 ENOUGH = 20  # attempts below which a failure rate says nothing
@@ -86,6 +85,8 @@ def _jobs(number: int) -> str:
 
 def send_due(store: Store, settings: Settings, holding: Holding, log: Log, *, took: float) -> None:
     """The run's step: compare the causes with what was told, and tell what is new, what lasts for six hours, and what is over."""
+    from asyncsend.store.rows import AlertRow
+
     figures = metrics.collect(store, holding.seen)
     rows = {row.cause: row for row in store.alerts()}
     looks = rows.pop("looked").times
@@ -108,6 +109,8 @@ def send_due(store: Store, settings: Settings, holding: Holding, log: Log, *, to
 
 def _messages(settings: Settings, told: list[str], well: list[str], uid: str) -> list[NewJob]:
     """One job for each address; their uids are the same however often this look is repeated."""
+    from asyncsend.producer import new_job  # not for `status`, which only wants the causes
+
     host = os.uname().nodename
     subject = f"asyncsend on {host}: " + (f"{len(told)} {'cause' if len(told) == 1 else 'causes'} for attention" if told else "over again")
     text = "\n".join([*(f"- {said}" for said in told), *(f"- over again: {said}" for said in well), "", "`asyncsend status` tells more. The same is said again after six hours at the earliest."])

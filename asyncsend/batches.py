@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncsend import producer
 from asyncsend.errors import Conflict, InvalidJob
-from asyncsend.job import FINISHED, NewBatch, printable
+from asyncsend.job import NewBatch
+from asyncsend.outcome import FINISHED
+from asyncsend.text import printable
 from asyncsend.times import utc
 
 if TYPE_CHECKING:

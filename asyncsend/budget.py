@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 Clock = Callable[[], float]
 
 
-@dataclass
 class Budget:
     """Says when to stop claiming and why; `clock` is monotonic seconds, `max_time` counts from the moment this is made."""
 
-    clock: Clock
-    max_time: float
-    max_jobs: int | None = None
-    started: float = field(init=False)
-    taken: int = field(default=0, init=False)
-    stop_asked: str | None = field(default=None, init=False)  # the name of the signal that asked us to end
-    _slowest: float = field(default=0.0, init=False)
-
-    def __post_init__(self) -> None:
-        self.started = self.clock()
+    def __init__(self, clock: Clock, max_time: float, max_jobs: int | None = None) -> None:
+        self.clock = clock
+        self.max_time = max_time
+        self.max_jobs = max_jobs
+        self.started = clock()
+        self.taken = 0
+        self.stop_asked: str | None = None  # the name of the signal that asked us to end
+        self._slowest = 0.0
 
     @property
     def left(self) -> float:

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 from asyncsend.errors import InvalidJob
-from asyncsend.job import MAX_PAYLOAD_BYTES, members_of, no_constant, printable
+from asyncsend.job import MAX_PAYLOAD_BYTES, members_of, no_constant
+from asyncsend.text import printable
 
 Values = Mapping[str, str]
 

@@ -17,14 +17,16 @@ import math
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from asyncsend import job as outcomes
-from asyncsend.job import members_of, printable
+from asyncsend import outcome as outcomes
+from asyncsend.job import members_of
 from asyncsend.quotas import Window
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from asyncsend.job import Job, Outcome
+    from asyncsend.job import Job
+    from asyncsend.outcome import Outcome
 
 EMAIL, SMS = "email", "sms"  # the channels that a setting names; each has one account
 FAILURES = 5  # in a row

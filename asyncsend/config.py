@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from asyncsend import times
 from asyncsend.errors import ConfigurationError
-from asyncsend.job import printable
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -9,7 +9,8 @@ from asyncsend.errors import Conflict
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from asyncsend.job import Job, State
+    from asyncsend.job import Job
+    from asyncsend.outcome import State
     from asyncsend.store import Store
     from asyncsend.store.rows import Attempt, Which
 

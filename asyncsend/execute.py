@@ -13,12 +13,14 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from asyncsend import job as outcomes
+from asyncsend import outcome as outcomes
 from asyncsend.answers import Answer, BadPayload, Cancel, Refused, Retry, Snooze, Unknown
 from asyncsend.channels import DELIVERY
 from asyncsend.errors import ConfigurationError
-from asyncsend.job import MAX_RESULT_BYTES, MAX_TEXT, MAX_TIMEOUT_SECONDS, Job, Outcome, members_of, printable, without
+from asyncsend.job import MAX_RESULT_BYTES, MAX_TIMEOUT_SECONDS, Job, members_of
+from asyncsend.outcome import Outcome
 from asyncsend.tasks import AT_MOST_ONCE, Policy
+from asyncsend.text import MAX_TEXT, printable, without
 from asyncsend.times import boot_clock
 
 if TYPE_CHECKING:

@@ -8,12 +8,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from asyncsend.config import limit_of
-from asyncsend.job import State
 from asyncsend.lock import LEASE_ONLY
+from asyncsend.outcome import State
 from asyncsend.queues import in_order, named, rank
 from asyncsend.status import SCOPE, seen_from_here
 from asyncsend.times import spoken, stamp
-from asyncsend.turns import quiet_left
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -68,6 +67,8 @@ def around(store: Store, settings: Settings, job: Job) -> Around:
         ahead, counted = store.ahead(job, before), store.counters("hour", 86400.0)
         executions = sum(sum(row.histogram) for row in counted)
         each = sum(row.seconds for row in counted) / executions if executions else None
+        from asyncsend.turns import quiet_left
+
         found = found._replace(quiet=quiet_left(settings, job.queue, standing.now), ahead=ahead, work=None if each is None else ahead * each / settings.workers, behind=waits)
     return found
 

@@ -1,14 +1,15 @@
-"""The job: a row of `asyncsend_jobs`, what may stand in it, and the outcome that decides where it goes next. No I/O, no clock."""
+"""The job: a row of `asyncsend_jobs`, and what may stand in it. No I/O, no clock."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncsend.errors import InvalidJob
-from asyncsend.times import hours
+from asyncsend.outcome import State
+from asyncsend.text import printable
+from asyncsend.times import LAST_INSTANT, hours
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,17 +17,12 @@ if TYPE_CHECKING:
 
 # The limits of a row. MySQL 5.6 and 5.7 accept packets of 4 MiB by default, so this much always arrives.
 MAX_PAYLOAD_BYTES = 4 * 1024 * 1024
-# What a claim brings of each payload; a longer one is read when its job's turn comes, so that a batch of 500 fits any host.
-CLAIMED_PAYLOAD = 32 * 1024
 MAX_NAME = 64  # queue, uid, batch_id
 MAX_TASK = 128
 MAX_KEY_BYTES = 191
 MAX_PRIORITY = 32767
 MAX_ATTEMPTS = 1000
 MAX_TIMEOUT_SECONDS = 86400
-# A MySQL TIMESTAMP ends on 2038-01-19 (manual, "The DATE, DATETIME, and TIMESTAMP Types"); a year of room is left for retries.
-LAST_INSTANT = 2114380800.0  # 2037-01-01T00:00:00Z
-MAX_TEXT = 4000  # characters of an error or of captured output that are kept
 MAX_RESULT_BYTES = 60_000
 
 _QUEUE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}")
@@ -34,22 +30,6 @@ _UID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,63}")
 _BATCH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,54}")
 _TASK = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
 _SAFE_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
-
-class State(StrEnum):
-    """Where a job is. Scheduled and retrying are `ready` with a later `run_at`: nothing has to move them."""
-
-    READY = "ready"  # waits for its run_at and for a run; set by the INSERT itself, by retry, snooze, rescue and release
-    RUNNING = "running"  # claimed by the present run; set by claim
-    DONE = "done"  # its task finished; set by settle
-    DEAD = "dead"  # gave up: attempts used, refused for good, bad payload, crash loop; `retry` makes it ready again
-    HELD = "held"  # needs a person or a decision: outcome unknown, or no such task here; `release` makes it ready again
-    CANCELLED = "cancelled"  # by a command, by its task, or because expires_at passed before it started
-
-
-# verb of an outcome: word of the log, the history and the counters
-WORDS = {"finish": "done", "retry": "retried", "snooze": "snoozed", "bury": "dead", "hold": "held", "cancel": "cancelled", "release": "released"}
-FINISHED = (State.DONE, State.DEAD, State.CANCELLED)
 
 
 @dataclass(slots=True)
@@ -108,80 +88,6 @@ class Job:
         return hashlib.sha256(self.uid.encode("utf-8", "surrogatepass")).hexdigest()[:40]
 
 
-class Outcome(NamedTuple):
-    """
-    What became of one execution: a value that says where the job goes; only the store writes it, only for the owner of the claim.
-
-    `delay` is seconds from the moment of writing, by the database clock; `charged` says whether it used up an attempt.
-    """
-
-    verb: str  # finish | retry | snooze | bury | hold | cancel | release: the word the log uses
-    state: State
-    delay: float = 0.0
-    charged: bool = True
-    crashed: bool = False  # charge a crash instead of an attempt
-    reason: str | None = None
-    error: str | None = None
-    result: str | None = None
-    seconds: float = 0.0  # how long the execution took
-    channel: str | None = None  # the way out that it took (channels.py)
-    troubled: bool = False  # that failed: not reached, no reply, overloaded
-    broken: bool = False  # and will until somebody mends our account
-    failed: bool = False  # the channel works, but refused or put off this job, and the host counts that
-    unsent: bool = False  # nothing was handed to the channel: it used up no quota
-    leave_alone: float | None = None  # seconds for which the receiver asked to be left alone
-    gone: str | None = None  # the subscription whose receiver says that its address is gone
-    suppress: str | None = None  # why nothing more may be sent to `address`: hard, complaint, unsubscribed
-    address: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Only the members that differ from the defaults: this is what the journal and the pipe carry."""
-        out: dict[str, Any] = {"verb": self.verb, "state": self.state.value}
-        for name, default in self._field_defaults.items():
-            value = getattr(self, name)
-            if value != default:
-                out[name] = value
-        return out
-
-    @classmethod
-    def from_dict(cls, members: dict[str, Any]) -> Outcome:
-        """The inverse of as_dict. KeyError, TypeError or ValueError if it is not one of ours."""
-        outcome = cls(**{**members, "state": State(members["state"])})
-        if not all(isinstance(name, str | None) for name in (outcome.channel, outcome.gone, outcome.suppress, outcome.address)):
-            raise TypeError("channel, gone, suppress and address are text")
-        return outcome
-
-
-def finish(result: str | None = None) -> Outcome:
-    return Outcome("finish", State.DONE, result=result)
-
-
-def retry(delay: float, reason: str, error: str) -> Outcome:
-    return Outcome("retry", State.READY, delay=delay, reason=reason, error=error)
-
-
-def snooze(delay: float, reason: str, error: str | None = None) -> Outcome:
-    """Later, and not the job's fault: no attempt is charged."""
-    return Outcome("snooze", State.READY, delay=delay, charged=False, reason=reason, error=error)
-
-
-def bury(reason: str, error: str) -> Outcome:
-    return Outcome("bury", State.DEAD, reason=reason, error=error)
-
-
-def hold(reason: str, error: str, *, charged: bool = True) -> Outcome:
-    return Outcome("hold", State.HELD, charged=charged, reason=reason, error=error)
-
-
-def cancel(reason: str, error: str | None = None) -> Outcome:
-    return Outcome("cancel", State.CANCELLED, charged=False, reason=reason, error=error)
-
-
-def release(*, crashed: bool = False, reason: str | None = None, error: str | None = None) -> Outcome:
-    """Back to ready at once, no attempt charged; with `crashed` its death count goes up."""
-    return Outcome("release", State.READY, charged=False, crashed=crashed, reason=reason, error=error, unsent=not crashed)
-
-
 def as_row(job: Job, history: Iterable[Any] | None = None) -> dict[str, Any]:
     """A job as JSON shows it, with what became of its attempts if that is given; times are ISO 8601 in UTC, the payload is its raw text."""
     row: dict[str, Any] = {}
@@ -195,16 +101,6 @@ def as_row(job: Job, history: Iterable[Any] | None = None) -> dict[str, Any]:
         told = [attempt._asdict() for attempt in history]
         row["history"] = [one | {"ended_at": one["ended_at"] and one["ended_at"].isoformat()} for one in told]
     return row
-
-
-class Settlement(NamedTuple):
-    """One outcome and the claim it belongs to."""
-
-    job_id: int
-    token: str
-    outcome: Outcome
-    queue: str | None = None  # under which it is counted; None if the store has to look it up
-    task: str | None = None
 
 
 @dataclass(slots=True)
@@ -355,20 +251,3 @@ def _utf8(name: str, text: str) -> bytes:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InvalidJob(f"the {name} holds half a surrogate pair at character {error.start}, which is not valid Unicode text") from error
-
-
-def without(secrets: tuple[str, ...], text: str) -> str:
-    """The text with each of these secrets, the longest first, as ***; before it is cut or quoted, for then they would not be recognised."""
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return text
-
-
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def printable(text: str, limit: int = MAX_TEXT) -> str:
-    """One line that cannot repaint a terminal or forge a log line: control and direction characters escaped, cut at `limit`."""
-    if len(text) > limit:
-        text = text[: limit - 1] + "…"
-    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}" if ord(match[0]) < 0x100 else f"\\u{ord(match[0]):04x}", text)

@@ -15,7 +15,7 @@ import stat
 import zlib
 from typing import TYPE_CHECKING
 
-from asyncsend.job import Outcome
+from asyncsend.outcome import Outcome
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from asyncsend.job import printable, without
+from asyncsend.text import printable, without
 
 if TYPE_CHECKING:
     from collections.abc import Callable

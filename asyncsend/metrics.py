@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncsend.errors import AsyncsendError
-from asyncsend.job import State
+from asyncsend.outcome import State
 from asyncsend.status import SCOPE
 from asyncsend.store import BOUNDS, OUTCOMES
 

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, ove
 from asyncsend import backoff as backoffs
 from asyncsend import config, tasks
 from asyncsend.errors import AsyncsendError, ConfigurationError, InvalidJob
-from asyncsend.job import MAX_ATTEMPTS, MAX_TIMEOUT_SECONDS, NewJob, checked_queue, checked_task, members_of, printable
+from asyncsend.job import MAX_ATTEMPTS, MAX_TIMEOUT_SECONDS, NewJob, checked_queue, checked_task, members_of
 from asyncsend.tasks import AT_LEAST_ONCE, AT_MOST_ONCE, Policy, Task
+from asyncsend.text import printable
 from asyncsend.times import seconds_of, utc
 
 if TYPE_CHECKING:

@@ -11,9 +11,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from asyncsend.answers import Answer, BadPayload
-from asyncsend.job import Job, State, members_of, printable
+from asyncsend.job import Job, members_of
+from asyncsend.outcome import State
 from asyncsend.store import receipts
 from asyncsend.tasks.sms import Sms, message_of
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

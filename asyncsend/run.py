@@ -12,7 +12,6 @@ import os
 import signal
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,16 +19,17 @@ from asyncsend import queues, status
 from asyncsend.budget import Budget
 from asyncsend.config import limit_of
 from asyncsend.errors import DatabaseUnreachable, LeaseLost
-from asyncsend.job import WORDS, Settlement
 from asyncsend.lock import HostLock, LockHeld
+from asyncsend.outcome import WORDS, Settlement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator
 
     from asyncsend.config import Settings
-    from asyncsend.job import Job, Outcome
+    from asyncsend.job import Job
     from asyncsend.journal import Claim, Journal
     from asyncsend.log import Log
+    from asyncsend.outcome import Outcome
     from asyncsend.status import Holding
     from asyncsend.store import Settled, Store
     from asyncsend.turns import Turns
@@ -46,15 +46,15 @@ POLL = 1.0  # seconds between looks at an empty queue with --linger
 PRUNE_EVERY = 600.0
 
 
-@dataclass
 class Report:
     """What a run did. `counts` has the words of the history table; `stopped` says why it ended."""
 
-    stopped: str = "empty"
-    generation: int = 0
-    counts: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
-    worked: float = 0.0  # seconds of execution, of all workers
+    def __init__(self, stopped: str = "empty") -> None:
+        self.stopped = stopped
+        self.generation = 0
+        self.counts: dict[str, int] = {}
+        self.seconds = 0.0
+        self.worked = 0.0  # seconds of execution, of all workers
 
     def add(self, word: str, number: int = 1) -> None:
         self.counts[word] = self.counts.get(word, 0) + number
@@ -109,36 +109,31 @@ def run(
         raise
 
 
-@dataclass(eq=False, repr=False, match_args=False)  # nobody compares or prints it, and an empty minute would pay for the methods
 class _Minute:
     """The run while it holds lock and status row: the steps, in the order in which they are called."""
 
-    store: Store
-    settings: Settings
-    log: Log
-    budget: Budget
-    lock: HostLock
-    holding: Holding
-    order: tuple[str, ...]
-    worker_count: int
-    chance: Callable[[], float] | None
-    watch: Callable[[Report, int], None]
-    report: Report = field(default_factory=Report)
-    row: int | None = None  # of the history; an empty minute has none
-    journal: Journal | None = None
-    workers: Workers | None = None
-    unsettled: list[tuple[Job, Outcome]] = field(default_factory=list)
-    unsettled_since: float = 0.0
-    looked: bool = False
-    crowded: bool = False  # the last claim did nothing but move waiting jobs out of its way, and is not done with that
-    dry_until: float = 0.0  # nothing was due a moment ago: no need to ask again before
-    pruned: bool = False  # there was nothing left to prune, or it cannot be done now
-    prune_error: str | None = None
-    urgent_at: float = 0.0  # when to look again for what goes before the jobs in hand
-    reserve: queues.Reserve | None = None
-    batched: bool = False  # whether a job of a batch went through our hands
-    batches_at: float = 0.0  # when to look after the open batches again
-    turns: Turns | None = None
+    def __init__(
+        self, store: Store, settings: Settings, log: Log, budget: Budget, lock: HostLock, holding: Holding, order: tuple[str, ...], worker_count: int,
+        chance: Callable[[], float] | None, watch: Callable[[Report, int], None],
+    ) -> None:  # fmt: skip
+        self.store, self.settings, self.log, self.budget = store, settings, log, budget
+        self.lock, self.holding, self.order, self.worker_count, self.chance, self.watch = lock, holding, order, worker_count, chance, watch
+        self.report = Report()
+        self.row: int | None = None  # of the history; an empty minute has none
+        self.journal: Journal | None = None
+        self.workers: Workers | None = None
+        self.turns: Turns | None = None
+        self.reserve: queues.Reserve | None = None
+        self.unsettled: list[tuple[Job, Outcome]] = []
+        self.unsettled_since = 0.0
+        self.looked = False
+        self.crowded = False  # the last claim did nothing but move waiting jobs out of its way, and is not done with that
+        self.dry_until = 0.0  # nothing was due a moment ago: no need to ask again before
+        self.urgent_at = 0.0  # when to look again for what goes before the jobs in hand
+        self.batched = False  # whether a job of a batch went through our hands
+        self.batches_at = 0.0  # when to look after the open batches again
+        self.pruned = False  # there was nothing left to prune, or it cannot be done now
+        self.prune_error: str | None = None
 
     @contextmanager
     def stopping_on_signals(self) -> Iterator[None]:

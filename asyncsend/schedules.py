@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from asyncsend import explain
 from asyncsend.errors import InvalidJob
-from asyncsend.job import LAST_INSTANT, NewJob, printable
-from asyncsend.times import zone
+from asyncsend.job import NewJob
+from asyncsend.text import printable
+from asyncsend.times import LAST_INSTANT, zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

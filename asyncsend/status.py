@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from asyncsend import schema, times
@@ -43,17 +42,16 @@ def seen_from_here(store: Store, lock_path: Path) -> Standing:
     return standing
 
 
-@dataclass
 class Holding:
-    """The status row while it is ours."""
+    """The status row while it is ours; `asked_at`, by `clock`, is the moment before it was asked for."""
 
-    store: Store
-    owner: str
-    seen: Standing  # how things stood before
-    generation: int
-    clock: Callable[[], float]
-    valid_until: float  # by `clock`: no effect may start after it
-    next_beat: float
+    def __init__(self, store: Store, owner: str, seen: Standing, clock: Callable[[], float], asked_at: float) -> None:
+        self.store = store
+        self.owner = owner
+        self.seen = seen  # how things stood before
+        self.generation = seen.generation + 1
+        self.clock = clock
+        self._renewed(asked_at)
 
     def beat_if_due(self) -> bool:
         """Renew the lease when it is time; True if it was renewed now. LeaseLost if the row is somebody else's, or may be."""
@@ -75,7 +73,7 @@ class Holding:
 
     def _renewed(self, asked_at: float) -> None:
         # Counted from before the question: the server's lease can only be longer than what we believe.
-        self.valid_until = asked_at + LEASE - MARGIN
+        self.valid_until = asked_at + LEASE - MARGIN  # by `clock`: no effect may start after it
         self.next_beat = asked_at + BEAT
 
 
@@ -93,6 +91,4 @@ def take(store: Store, lock_id: str, clock: Callable[[], float] = boot_clock) ->
     owner = os.urandom(16).hex()
     if not store.take(SCOPE, seen, owner, lock_id, os.uname().nodename, os.getpid(), LEASE):
         raise HeldElsewhere("another run was quicker")
-    holding = Holding(store, owner, seen, seen.generation + 1, clock, 0.0, 0.0)
-    holding._renewed(asked_at)  # noqa: SLF001 - our own
-    return holding
+    return Holding(store, owner, seen, clock, asked_at)

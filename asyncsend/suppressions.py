@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from asyncsend.job import members_of, printable
+from asyncsend.job import members_of
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

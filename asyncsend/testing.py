@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from asyncsend import config, producer, queues, schema, suppressions, topics
 from asyncsend import execute as executing
-from asyncsend.job import Job, NewJob, Outcome, Settlement, State, members_of
+from asyncsend.job import Job, NewJob, members_of
+from asyncsend.outcome import Outcome, Settlement, State
 from asyncsend.store.sqlite import SQLiteStore
 from asyncsend.tasks import Tasks
 

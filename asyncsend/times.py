@@ -6,6 +6,8 @@ import re
 import time
 from datetime import UTC, datetime, timedelta, tzinfo
 
+# A MySQL TIMESTAMP ends on 2038-01-19 (manual, "The DATE, DATETIME, and TIMESTAMP Types"); a year of room is left for retries.
+LAST_INSTANT = 2114380800.0  # 2037-01-01T00:00:00Z
 LONGEST = 36500 * 86400  # seconds: 100 years; the database's clock minus this is still a time every server knows
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 _DURATION = re.compile(r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?")

@@ -22,8 +22,9 @@ from asyncsend.bulk import BadLine, Template
 from asyncsend.channels import DELIVERY
 from asyncsend.deadletters import slices
 from asyncsend.errors import InvalidJob
-from asyncsend.job import MAX_PAYLOAD_BYTES, NewJob, members_of, printable
+from asyncsend.job import MAX_PAYLOAD_BYTES, NewJob, members_of
 from asyncsend.store.rows import Which
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from asyncsend.job import Job

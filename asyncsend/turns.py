@@ -11,7 +11,7 @@ import math
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from asyncsend import job as outcomes
+from asyncsend import outcome as outcomes
 from asyncsend.channels import EMAIL, SMS, has_one, of_job
 from asyncsend.config import limit_of
 from asyncsend.job import members_of
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from asyncsend.config import Settings
-    from asyncsend.job import Job, Outcome
+    from asyncsend.job import Job
+    from asyncsend.outcome import Outcome
     from asyncsend.quotas import Quota
     from asyncsend.status import Holding
     from asyncsend.store import Store

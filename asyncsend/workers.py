@@ -30,8 +30,10 @@ from asyncsend import deathsig
 from asyncsend import execute as executing
 from asyncsend.channels import DELIVERY, Channels, has_one, of_job
 from asyncsend.errors import ConfigurationError, DatabaseUnreachable
-from asyncsend.job import MAX_TEXT, Job, Outcome, printable, without
+from asyncsend.job import Job
+from asyncsend.outcome import Outcome
 from asyncsend.tasks import Policy
+from asyncsend.text import MAX_TEXT, printable, without
 from asyncsend.worker import Child, as_line
 
 if TYPE_CHECKING:

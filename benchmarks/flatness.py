@@ -19,8 +19,9 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from parts import _installed_mariadb, _matrix_server, made_store  # noqa: E402
 
-from asyncsend import job as outcomes  # noqa: E402
-from asyncsend.job import NewJob, Settlement  # noqa: E402
+from asyncsend import outcome as outcomes  # noqa: E402
+from asyncsend.job import NewJob  # noqa: E402
+from asyncsend.outcome import Settlement  # noqa: E402
 
 
 def measure(store) -> tuple[float, float]:

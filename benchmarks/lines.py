@@ -17,8 +17,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from parts import _installed_mariadb, _matrix_server, made_store  # noqa: E402
 
-from asyncsend import job as outcomes  # noqa: E402
-from asyncsend.job import Settlement  # noqa: E402
+from asyncsend import outcome as outcomes  # noqa: E402
+from asyncsend.outcome import Settlement  # noqa: E402
 
 # name: the columns of row `number`, all of them added before the ten jobs that may start
 CROWDS = {

@@ -57,8 +57,9 @@ from asyncsend.backoff import Backoff  # noqa: E402
 from asyncsend.budget import Budget  # noqa: E402
 from asyncsend.errors import ConfigurationError, DatabaseUnreachable  # noqa: E402
 from asyncsend.execute import CRASH_LIMIT  # noqa: E402
-from asyncsend.job import NewJob, State  # noqa: E402
+from asyncsend.job import NewJob  # noqa: E402
 from asyncsend.log import Log  # noqa: E402
+from asyncsend.outcome import State  # noqa: E402
 from asyncsend.store.connection import ConnectionLost  # noqa: E402
 from asyncsend.store.mysql import MySQLStore  # noqa: E402
 from asyncsend.store.sqlite import SQLiteStore  # noqa: E402

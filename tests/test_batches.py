@@ -188,8 +188,8 @@ def test_what_is_pruned_still_counts(store, clock):
     jobs = [producer.new_job("mark", {}, batch="b", queue="default") for _ in range(10)]
     store.insert(jobs)
     claimed = store.claim(["default"], 10, "1" * 32, 1)
-    from asyncsend import job as outcomes
-    from asyncsend.job import Settlement
+    from asyncsend import outcome as outcomes
+    from asyncsend.outcome import Settlement
 
     store.settle([Settlement(job.id, job.token, outcomes.finish()) for job in claimed[:7]])
     clock.forward(8 * 86400)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from asyncsend import channels
-from asyncsend import job as outcomes
+from asyncsend import outcome as outcomes
 from asyncsend.answers import Refused, Retry, Snooze
 from asyncsend.channels import Channel, Channels
 from asyncsend.job import Job

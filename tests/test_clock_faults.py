@@ -142,7 +142,7 @@ def test_a_database_clock_that_steps_moves_leases_by_the_step_and_the_fence_hold
     assert store.beat("default", holder.owner, LEASE), "the beat sets the lease right again"
     clock.forward(LEASE + 1)
     other = status.take(store, "lock-2")
-    from asyncsend.job import Settlement, finish
+    from asyncsend.outcome import Settlement, finish
 
     assert store.settle([Settlement(job.id, job.token, finish())], owner=holder.owner).late == (job.id,)
     holder.doubt()

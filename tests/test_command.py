@@ -10,7 +10,8 @@ import pytest
 
 from asyncsend.answers import Refused, Retry
 from asyncsend.errors import ConfigurationError
-from asyncsend.job import Job, State
+from asyncsend.job import Job
+from asyncsend.outcome import State
 from asyncsend.tasks import Tasks, command
 from asyncsend.tasks.command import Command
 

@@ -9,9 +9,10 @@ import pytest
 from parts import PrivateServer, Site, eventually, made_store
 from proxy import Rule
 
-from asyncsend import job as outcomes
+from asyncsend import outcome as outcomes
 from asyncsend.errors import DatabaseUnreachable
-from asyncsend.job import NewJob, Settlement
+from asyncsend.job import NewJob
+from asyncsend.outcome import Settlement
 from asyncsend.store import mysql, open_store
 
 TASKS = """

@@ -10,10 +10,11 @@ from click.testing import CliRunner
 from parts import eventually
 
 from asyncsend import deadletters, producer
-from asyncsend import job as outcomes
+from asyncsend import outcome as outcomes
 from asyncsend.channels import Channel, Channels
 from asyncsend.cli import cli
-from asyncsend.job import Job, Settlement, State
+from asyncsend.job import Job
+from asyncsend.outcome import Settlement, State
 from asyncsend.store.attempts import KEPT
 from asyncsend.store.connection import ConnectionLost
 from asyncsend.store.rows import Which

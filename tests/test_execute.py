@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from asyncsend import backoff, execute
 from asyncsend.answers import Answer, BadPayload, Cancel, Refused, Retry, Snooze, Unknown
 from asyncsend.backoff import Backoff
-from asyncsend.job import MAX_PAYLOAD_BYTES, MAX_RESULT_BYTES, MAX_TEXT, Job, Outcome, State
+from asyncsend.job import MAX_PAYLOAD_BYTES, MAX_RESULT_BYTES, Job
+from asyncsend.outcome import Outcome, State
 from asyncsend.tasks import AT_MOST_ONCE, Policy, Task, Tasks
+from asyncsend.text import MAX_TEXT
 
 NEVER_JITTER, ALWAYS_LATE = lambda: 0.0, lambda: 0.999
 

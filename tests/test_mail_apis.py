@@ -14,7 +14,8 @@ from parts import HttpSink, SmtpSink
 from asyncsend import config, execute
 from asyncsend.answers import Answer, Refused, Retry, Snooze, Unknown
 from asyncsend.errors import ConfigurationError
-from asyncsend.job import Job, State
+from asyncsend.job import Job
+from asyncsend.outcome import State
 from asyncsend.tasks import email
 from asyncsend.tasks.email import Composer, open_transport
 from asyncsend.tasks.mail_api import Api

@@ -9,9 +9,10 @@ import pytest
 from parts import eventually, made_store
 from prometheus_client.parser import text_string_to_metric_families
 
-from asyncsend import job as outcomes
 from asyncsend import metrics
-from asyncsend.job import NewJob, Settlement, State
+from asyncsend import outcome as outcomes
+from asyncsend.job import NewJob
+from asyncsend.outcome import Settlement, State
 from asyncsend.store import BOUNDS
 from asyncsend.store import figures as statements
 from asyncsend.store.connection import ConnectionLost

@@ -21,8 +21,9 @@ from parts import eventually, made_store
 import asyncsend
 from asyncsend import ConfigurationError, InvalidJob, enqueue, enqueue_many, producer, task, tasks
 from asyncsend.answers import BadPayload
-from asyncsend.job import LAST_INSTANT, MAX_PAYLOAD_BYTES
+from asyncsend.job import MAX_PAYLOAD_BYTES
 from asyncsend.producer import new_job
+from asyncsend.times import LAST_INSTANT
 
 MAIL = {"to": "ann@example.com", "subject": "Hi", "text": "Hello 😀"}
 

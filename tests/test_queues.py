@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from parts import Clock, eventually, made_store
 
 from asyncsend import QueueFull, config, enqueue, producer, queues
-from asyncsend import job as outcomes
-from asyncsend.job import Job, NewJob, Settlement, State
+from asyncsend import outcome as outcomes
+from asyncsend.job import Job, NewJob
+from asyncsend.outcome import Settlement, State
 from asyncsend.queues import Reserve
 from asyncsend.run import FIRST_BATCH, LARGEST_BATCH
 from asyncsend.store import lines

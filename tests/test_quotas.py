@@ -6,11 +6,12 @@ import random
 
 import pytest
 
-from asyncsend import job as outcomes
+from asyncsend import outcome as outcomes
 from asyncsend import producer, quotas
 from asyncsend.config import load
 from asyncsend.errors import ConfigurationError
-from asyncsend.job import Job, Settlement
+from asyncsend.job import Job
+from asyncsend.outcome import Settlement
 from asyncsend.quotas import Meter, Window, quota
 from asyncsend.store import open_store
 from asyncsend.store.connection import ConnectionLost

@@ -14,10 +14,11 @@ from click.testing import CliRunner
 from parts import made_store
 
 from asyncsend import archive, config, producer, retention
-from asyncsend import job as outcomes
+from asyncsend import outcome as outcomes
 from asyncsend.cli import cli
 from asyncsend.errors import ConfigurationError
-from asyncsend.job import NewBatch, Settlement
+from asyncsend.job import NewBatch
+from asyncsend.outcome import Settlement
 
 DAY = 86400
 NOW = 1_800_000_000

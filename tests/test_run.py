@@ -9,8 +9,8 @@ import time
 import pytest
 from parts import Site, eventually, left_over, made_store
 
-from asyncsend.job import Outcome, State
 from asyncsend.journal import Journal
+from asyncsend.outcome import Outcome, State
 
 TASKS = '''
 import os, sys, time, signal, subprocess

@@ -627,7 +627,7 @@ def test_nothing_of_a_row_but_its_payload_reaches_a_program(lite, tmp_path):
 def test_of_two_people_who_decide_at_the_same_moment_one_is_told_no(site, state, one, other):
     from threading import Barrier, Thread
 
-    from asyncsend.job import State
+    from asyncsend.outcome import State
 
     stores = [site.store(), site.store()]
     verbs = {

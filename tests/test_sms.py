@@ -14,7 +14,8 @@ from parts import HttpSink
 from asyncsend import config, execute
 from asyncsend.answers import BadPayload, Refused, Retry, Snooze, Unknown
 from asyncsend.errors import ConfigurationError
-from asyncsend.job import Job, State
+from asyncsend.job import Job
+from asyncsend.outcome import State
 from asyncsend.tasks import sms as sms_module
 from asyncsend.tasks.sms import Sms, gateway, message_of
 

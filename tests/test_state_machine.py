@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 from parts import Clock, made_store
 
-from asyncsend import job as outcomes
+from asyncsend import outcome as outcomes
 from asyncsend.errors import Conflict
 from asyncsend.execute import after_crash
-from asyncsend.job import FINISHED, Job, NewJob, Outcome, Settlement, State
+from asyncsend.job import Job, NewJob
+from asyncsend.outcome import FINISHED, Outcome, Settlement, State
 from asyncsend.store.connection import ConnectionLost
 
 BIRTH = 1_780_000_000.0

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from parts import MATRIX, Clock, made_store
 
-from asyncsend import job as outcomes
+from asyncsend import outcome as outcomes
 from asyncsend.errors import Conflict
-from asyncsend.job import NewJob, Settlement, State
+from asyncsend.job import NewJob
+from asyncsend.outcome import Settlement, State
 from asyncsend.queues import in_order
 from asyncsend.store.connection import ConnectionLost
 

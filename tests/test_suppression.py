@@ -15,12 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stage import crashed
 
-from asyncsend import job as outcomes
+from asyncsend import outcome as outcomes
 from asyncsend import suppressions
 from asyncsend.answers import BadPayload
 from asyncsend.cli import cli
 from asyncsend.errors import ConfigurationError
-from asyncsend.job import CLAIMED_PAYLOAD, Job, NewJob, Outcome, Settlement
+from asyncsend.job import Job, NewJob
+from asyncsend.outcome import Outcome, Settlement
+from asyncsend.store import CLAIMED_PAYLOAD
 from asyncsend.store import suppressions as statements
 from asyncsend.store.rows import Suppression
 from asyncsend.tasks import bounces

@@ -15,11 +15,12 @@ from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
 
 from asyncsend import channels, publish, testing, topics
-from asyncsend import job as outcomes
+from asyncsend import outcome as outcomes
 from asyncsend.channels import Channel, Channels
 from asyncsend.cli import cli
 from asyncsend.errors import InvalidJob
-from asyncsend.job import Job, Outcome, Settlement, State
+from asyncsend.job import Job
+from asyncsend.outcome import Outcome, Settlement, State
 from asyncsend.producer import new_job
 from asyncsend.store.mysql import connect_options
 from asyncsend.store.rows import Consumer, Subscription, Which

@@ -8,7 +8,8 @@ import pytest
 from parts import ROOT
 
 from asyncsend import explain
-from asyncsend.job import Job, State
+from asyncsend.job import Job
+from asyncsend.outcome import State
 from asyncsend.store import Standing
 from asyncsend.store.rows import Silence
 

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from asyncsend.errors import EXIT_TEMPORARY, AsyncsendError
-from asyncsend.job import printable
+from asyncsend.text import printable
 
 # command: the module of this package it lives in
 COMMANDS = {

@@ -9,7 +9,7 @@ import click
 from asyncsend import batches, times
 from asyncsend.cli.session import Session, json_option, pass_session, print_json, sure
 from asyncsend.errors import NotFound
-from asyncsend.job import printable
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from asyncsend.store.rows import BatchRow

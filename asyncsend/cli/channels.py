@@ -10,8 +10,8 @@ import click
 from asyncsend.channels import BREAKER, EMAIL, SMS
 from asyncsend.cli.session import print_json, print_table
 from asyncsend.errors import NotFound
-from asyncsend.job import printable
 from asyncsend.quotas import QUOTA, Window
+from asyncsend.text import printable
 from asyncsend.times import spoken, stamp
 from asyncsend.turns import limit_named
 

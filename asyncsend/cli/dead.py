@@ -11,7 +11,8 @@ from asyncsend import deadletters
 from asyncsend.cli import jobs as listing
 from asyncsend.cli.session import Session, bulk_options, json_option, pass_session, print_json, sure, which_option
 from asyncsend.errors import Conflict
-from asyncsend.job import State, as_row
+from asyncsend.job import as_row
+from asyncsend.outcome import State
 
 if TYPE_CHECKING:
     from asyncsend.store.rows import Which

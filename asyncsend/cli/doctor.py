@@ -9,7 +9,7 @@ import click
 from asyncsend import doctor as ward
 from asyncsend.cli.session import Session, json_option, pass_session, print_json
 from asyncsend.errors import EXIT_OK, EXIT_TROUBLE
-from asyncsend.job import printable
+from asyncsend.text import printable
 
 COLOURS = {ward.OK: "green", ward.WARN: "yellow", ward.FAIL: "red"}
 

@@ -15,9 +15,9 @@ import click
 from asyncsend import bulk
 from asyncsend.cli.session import print_json
 from asyncsend.errors import EXIT_TROUBLE, InvalidJob
-from asyncsend.job import printable
 from asyncsend.producer import new_job
 from asyncsend.tasks import segments
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from asyncsend.cli.session import Session

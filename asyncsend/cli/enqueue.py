@@ -11,8 +11,9 @@ import click
 from asyncsend.batches import follower
 from asyncsend.cli.session import DURATION, Session, json_option, pass_session
 from asyncsend.errors import InvalidJob
-from asyncsend.job import NewBatch, printable
+from asyncsend.job import NewBatch
 from asyncsend.producer import new_job
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from asyncsend.tasks import Tasks

@@ -9,7 +9,9 @@ import click
 from asyncsend import channels, deadletters, explain, topics
 from asyncsend.cli.session import Session, bulk_options, filters, json_option, pass_session, print_json, print_table, sure, which_option
 from asyncsend.errors import Conflict
-from asyncsend.job import State, as_row, checked_queue, printable
+from asyncsend.job import as_row, checked_queue
+from asyncsend.outcome import State
+from asyncsend.text import printable
 from asyncsend.times import spoken
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from asyncsend.errors import InvalidJob
-from asyncsend.job import printable
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

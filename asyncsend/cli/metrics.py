@@ -10,8 +10,9 @@ from asyncsend import alerts, config, explain
 from asyncsend import metrics as figures_of
 from asyncsend.cli.session import DURATION, Session, json_option, pass_session, print_json
 from asyncsend.errors import EXIT_TROUBLE
-from asyncsend.job import State, printable
+from asyncsend.outcome import State
 from asyncsend.status import seen_from_here
+from asyncsend.text import printable
 from asyncsend.times import spoken
 
 

@@ -12,7 +12,8 @@ from asyncsend.answers import Answer
 from asyncsend.cli.enqueue import read_payload
 from asyncsend.cli.session import Session, pass_session
 from asyncsend.errors import ConfigurationError, InvalidJob
-from asyncsend.job import Job, members_of, printable
+from asyncsend.job import Job, members_of
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from pathlib import Path

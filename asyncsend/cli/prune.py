@@ -7,7 +7,7 @@ import click
 from asyncsend import retention
 from asyncsend.cli.session import DURATION, Session, bulk_options, pass_session, sure
 from asyncsend.errors import ConfigurationError
-from asyncsend.job import FINISHED
+from asyncsend.outcome import FINISHED
 
 ENDED = tuple(state.value for state in FINISHED)
 

@@ -7,8 +7,9 @@ import click
 from asyncsend import reconcile as room
 from asyncsend.cli.jobs import chosen
 from asyncsend.cli.session import Session, pass_session
-from asyncsend.job import State, printable
+from asyncsend.outcome import State
 from asyncsend.store.rows import Which
+from asyncsend.text import printable
 
 MOST = 500  # jobs of one call of --all
 

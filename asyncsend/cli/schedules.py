@@ -10,9 +10,9 @@ from asyncsend import schedules
 from asyncsend.cli.enqueue import learn_tasks, read_payload
 from asyncsend.cli.session import Session, json_option, pass_session, print_json, print_table
 from asyncsend.errors import InvalidJob, NotFound
-from asyncsend.job import printable
 from asyncsend.producer import new_job
 from asyncsend.status import SCOPE
+from asyncsend.text import printable
 from asyncsend.times import stamp, zone
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import click
 
 from asyncsend import config, schema, times
 from asyncsend.errors import Conflict, InvalidJob, NotFound
-from asyncsend.job import LAST_INSTANT, printable
 from asyncsend.store import open_store
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -97,7 +97,7 @@ class Session:
             ago = times.duration(text)
         except ValueError:
             try:
-                return max(1.0, min(times.instant(text, self.settings.timezone), LAST_INSTANT))
+                return max(1.0, min(times.instant(text, self.settings.timezone), times.LAST_INSTANT))
             except ValueError as error:
                 raise InvalidJob(f"{option}: {printable(str(error), 200)}, or 2h for two hours ago") from error
         return max(1.0, self.store.standing("default").now.timestamp() - ago)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asyncsend import alerts, explain, metrics
-from asyncsend.cli import channels
 from asyncsend.cli.session import Session, json_option, pass_session, print_json, print_table
-from asyncsend.job import State, printable
+from asyncsend.outcome import State
 from asyncsend.status import SCOPE, seen_from_here
+from asyncsend.text import printable
 from asyncsend.times import spoken
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ RUNS, TASKS = 5, 15  # lines of each that are shown
 def status(session: Session, channel: str | None, as_json: bool) -> None:
     """Say at a glance whether it works: the present and last run, depth, lag, dead letters, next cron expected."""
     if channel is not None:
+        from asyncsend.cli import channels
+
         channels.show(session, channel, as_json=as_json)
         return
     figures, runs = metrics.collect(session.store, seen_from_here(session.store, session.settings.lock_path)), session.store.runs(RUNS)

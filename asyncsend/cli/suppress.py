@@ -15,9 +15,10 @@ from asyncsend import bulk, suppressions, times
 from asyncsend.cli.each import opened
 from asyncsend.cli.session import Session, bulk_options, json_option, pass_session, print_json, print_table, sure
 from asyncsend.errors import EXIT_TROUBLE, ConfigurationError, InvalidJob, NotFound
-from asyncsend.job import LAST_INSTANT, printable
 from asyncsend.store.rows import Suppression
 from asyncsend.tasks.unsubscribe import LIST
+from asyncsend.text import printable
+from asyncsend.times import LAST_INSTANT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

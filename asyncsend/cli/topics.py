@@ -14,8 +14,9 @@ from asyncsend.channels import DELIVERY
 from asyncsend.cli.enqueue import learn_tasks, read_payload
 from asyncsend.cli.session import Session, bulk_options, json_option, pass_session, print_json, print_table, sure
 from asyncsend.errors import ConfigurationError, Conflict, InvalidJob, NotFound
-from asyncsend.job import checked_queue, checked_task, printable
+from asyncsend.job import checked_queue, checked_task
 from asyncsend.store.rows import Subscription
+from asyncsend.text import printable
 
 MAX_URL = 2000  # characters
 MAX_PAYLOAD_BYTES = 60_000

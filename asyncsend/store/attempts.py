@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from asyncsend.job import printable
 from asyncsend.store.connection import SqlConnection, as_text, as_time, resolved, storable
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asyncsend.job import Outcome, Settlement
+    from asyncsend.outcome import Outcome, Settlement
     from asyncsend.store.rows import Attempt
 
 KEPT = 20  # rows of a job: its primary key has no room for more, however often it is snoozed

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asyncsend.job import printable
 from asyncsend.store.connection import WHILE_OURS, SqlConnection, as_text, as_time, resolved, storable
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asyncsend.channels import Channel
-    from asyncsend.job import Outcome
+    from asyncsend.outcome import Outcome
     from asyncsend.quotas import Window
     from asyncsend.store.rows import StoppedChannel
 

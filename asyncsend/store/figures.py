@@ -10,15 +10,17 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
-from asyncsend.job import WORDS, State, printable
+from asyncsend.outcome import WORDS, State
 from asyncsend.store import BOUNDS, OUTCOMES
 from asyncsend.store.connection import SqlConnection, as_text, as_time, resolved, storable
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from asyncsend.job import Job, Settlement
+    from asyncsend.job import Job
+    from asyncsend.outcome import Settlement
     from asyncsend.store.rows import Counted, Depth, Utilisation
 
 MOST = 10_000  # rows of one queue and state that are counted; more is "10,000+"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from asyncsend.config import limit_of
 from asyncsend.errors import Conflict, QueueFull
-from asyncsend.job import printable
 from asyncsend.store.connection import Duplicate, Params, as_text, storable
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from asyncsend.config import Limits

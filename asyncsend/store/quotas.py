@@ -15,7 +15,7 @@ from asyncsend.store.connection import WHILE_OURS, SqlConnection, as_text, resol
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from asyncsend.job import Settlement
+    from asyncsend.outcome import Settlement
     from asyncsend.quotas import Meter, Quota
     from asyncsend.store.rows import Turn
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from asyncsend.job import State
+from asyncsend.outcome import State
 from asyncsend.store.connection import Duplicate, as_text, as_time, resolved
 from asyncsend.store.rows import Receipt
 

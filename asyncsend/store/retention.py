@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from asyncsend import job as outcomes
-from asyncsend.job import FINISHED, MAX_TEXT, Settlement
+from asyncsend import outcome as outcomes
+from asyncsend.outcome import FINISHED, Settlement
 from asyncsend.store.attempts import AttemptStatements
 from asyncsend.store.batches import BatchStatements
 from asyncsend.store.connection import WHILE_OURS, as_text, resolved
 from asyncsend.store.figures import FigureStatements
+from asyncsend.text import MAX_TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

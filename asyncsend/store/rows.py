@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import NamedTuple
 
-from asyncsend.job import State
+from asyncsend.outcome import State
 
 
 class BatchRow(NamedTuple):

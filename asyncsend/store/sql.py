@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asyncsend.errors import ConfigurationError, Conflict
-from asyncsend.job import CLAIMED_PAYLOAD, FINISHED, Job, Outcome, Settlement, State, hold
-from asyncsend.store import Settled
+from asyncsend.errors import ConfigurationError
+from asyncsend.outcome import FINISHED, Outcome, Settlement, State, hold
+from asyncsend.store import CLAIMED_PAYLOAD, Settled
 from asyncsend.store.alerts import AlertStatements
 from asyncsend.store.attempts import is_told
 from asyncsend.store.channels import ChannelStatements
@@ -21,39 +20,24 @@ from asyncsend.store.connection import (
     as_hex,
     as_text,
     as_time,
-    is_zero_date,
     resolved,
     statements,
     storable,
 )
+from asyncsend.store.people import PeopleStatements
 from asyncsend.store.quotas import QuotaStatements
 from asyncsend.store.retention import RetentionStatements
 from asyncsend.store.runs import RunStatements
 from asyncsend.store.schedules import ScheduleStatements
 from asyncsend.store.suppressions import SuppressionStatements
 from asyncsend.store.topics import TopicStatements
-from asyncsend.times import boot_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from asyncsend.config import Limits
-    from asyncsend.job import NewJob
+    from asyncsend.job import Job, NewJob
     from asyncsend.store.lines import Lines
-    from asyncsend.store.rows import Which
-
-# What a reader of a job gets; the claim asks for less.
-_JOB_COLUMNS = (
-    "id, uid, task, payload, queue, priority, run_at, expires_at, max_attempts, timeout_seconds, unique_key, batch_id, state,"
-    " attempts, crashes, token, run_id, started_at, created_at, finished_at, reason, error, result, order_key, concurrency_key"
-)
-# Which jobs a person means; `since` and `until` speak of when a job ended, or while it has not, of when it was added.
-_WHICH = (
-    "(:state IS NULL OR state = :state) AND (:queue IS NULL OR queue = :queue) AND (:task IS NULL OR task = :task) AND (:reason IS NULL OR reason = :reason)"
-    " AND (:since IS NULL OR COALESCE(finished_at, created_at) >= FROM_UNIXTIME(:since)) AND (:until IS NULL OR COALESCE(finished_at, created_at) < FROM_UNIXTIME(:until))"
-)
-PART_BYTES = 4 * 1024 * 1024  # of payloads and results that are read at once
-
 
 class PartlyWritten(Exception):
     """Some of a group was written before: which, has to be asked. Never leaves the store."""
@@ -67,18 +51,16 @@ class Candidate(NamedTuple):
     concurrency_key: Any
 
 
-@dataclass
 class _Choice:
     """What one claim has chosen so far."""
 
-    limit_of: Callable[[str], int | None]
-    owner: str | None
-    enough: Callable[[], bool]
-    ids: list[int] = field(default_factory=list)
-    lines: Lines | None = None  # made where the first key is met
+    def __init__(self, limit_of: Callable[[str], int | None], owner: str | None, enough: Callable[[], bool]) -> None:
+        self.limit_of, self.owner, self.enough = limit_of, owner, enough
+        self.ids: list[int] = []
+        self.lines: Lines | None = None  # made where the first key is met
 
 
-class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStatements, ChannelStatements, QuotaStatements, AlertStatements, SuppressionStatements):
+class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStatements, ChannelStatements, QuotaStatements, AlertStatements, SuppressionStatements, PeopleStatements):
     """The shared half of both stores. A subclass connects, executes and names its errors."""
 
     begins = False  # whether the next claim is the first of a run
@@ -177,9 +159,12 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
             " order_key, concurrency_key, reason FROM asyncsend_jobs WHERE state = 'running' AND token = :token",
             token=bytes.fromhex(token), inline=CLAIMED_PAYLOAD,
         )  # fmt: skip
+        if not rows:
+            return []
+        from asyncsend.store.jobs import claimed
+
         order = {job_id: position for position, job_id in enumerate(wanted)}
-        jobs = [_claimed(row, token, run_id) for row in rows]
-        return sorted(jobs, key=lambda job: order.get(job.id, -1))
+        return sorted((claimed(row, token, run_id) for row in rows), key=lambda job: order.get(job.id, -1))
 
     def _candidates(self, queue: str, limit: int, choice: _Choice) -> list[int]:
         """Ids of due jobs of one queue that may start, read without a lock: one short range per priority, the highest first."""
@@ -254,11 +239,9 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
             "SELECT id, uid, task, token, run_id, attempts, crashes, started_at, queue, reason FROM asyncsend_jobs WHERE state = 'running' ORDER BY id LIMIT :limit",
             limit=limit,
         )
-        return [
-            Job(id=row[0], uid=as_text(row[1]), task=row[2], payload="", token=as_hex(row[3]), run_id=row[4], attempts=row[5], crashes=row[6],
-                started_at=as_time(row[7]), queue=row[8], reason=as_text(row[9]), state=State.RUNNING)
-            for row in rows
-        ]  # fmt: skip
+        from asyncsend.store.jobs import left_over
+
+        return [left_over(row) for row in rows]
 
     @resolved
     def mark_started(self, job_id: int, token: str, hold: bool = True, owner: str | None = None) -> bool:
@@ -431,111 +414,6 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
         late = tuple(job_id for job_id in sorted(by_id) if job_id not in ours)
         return Settled(len(by_id) - len(late), late)
 
-    # people
-    def find(self, ref: str) -> Job | None:
-        return next(iter(self.matches(ref)), None)
-
-    @resolved
-    def matches(self, ref: str) -> list[Job]:
-        kind, _, name = ref.partition("=")
-        if kind not in ("id", "uid"):
-            kind, name = "", ref
-        rows: list[tuple[Any, ...]] = []
-        if kind != "id" and name.isascii():
-            rows += self._rows(f"SELECT {_JOB_COLUMNS} FROM asyncsend_jobs WHERE uid = :uid", uid=name)
-        if kind != "uid" and name.isdecimal() and name.isascii() and len(name) < 19:
-            rows += self._rows(f"SELECT {_JOB_COLUMNS} FROM asyncsend_jobs WHERE id = :id", id=int(name))
-        return list({job.id: job for job in map(_job, rows)}.values())
-
-    @resolved
-    def before(self, job: Job) -> Job | None:
-        ahead = f"SELECT {_JOB_COLUMNS} FROM asyncsend_jobs"
-        rows = self._rows(f"{ahead} WHERE state = 'running' AND order_key = :order_key AND id <> :id LIMIT 1", order_key=job.order_key, id=job.id) or self._rows(
-            f"{ahead} /*in order*/ WHERE unique_slot = 0 AND order_key = :order_key AND id < :id AND state IN ('ready', 'held') ORDER BY id LIMIT 1", order_key=job.order_key, id=job.id
-        )
-        return _job(rows[0]) if rows else None
-
-    @resolved
-    def running_of(self, concurrency_key: str) -> int:
-        return int(self._rows("SELECT COUNT(*) FROM asyncsend_jobs WHERE state = 'running' AND concurrency_key = :concurrency_key", concurrency_key=concurrency_key)[0][0])
-
-    @resolved
-    def jobs(self, *, limit: int, before: int | None = None, **which: Any) -> list[Job]:
-        from asyncsend.store.rows import Which
-
-        sql = f"SELECT {_JOB_COLUMNS} FROM asyncsend_jobs WHERE {_WHICH} AND (:before IS NULL OR id < :before) ORDER BY id DESC LIMIT :limit"
-        return [_job(row) for row in self._rows(sql, **Which(**which)._asdict(), before=before, limit=limit)]
-
-    @resolved
-    def count(self, **which: Any) -> int:
-        from asyncsend.store.rows import Which
-
-        return int(self._rows(f"SELECT COUNT(*) FROM asyncsend_jobs WHERE {_WHICH}", **Which(**which)._asdict())[0][0])
-
-    @resolved
-    def ids(self, which: Which, limit: int, before: int | None = None) -> list[int]:
-        sql = f"SELECT id FROM asyncsend_jobs WHERE {_WHICH} AND (:before IS NULL OR id < :before) ORDER BY id DESC LIMIT :limit"
-        return [row[0] for row in self._rows(sql, **which._asdict(), before=before, limit=limit)]
-
-    @resolved
-    def parts(self, ids: Sequence[int]) -> list[list[int]]:
-        sizes = dict(self._rows("SELECT id, LENGTH(payload) + COALESCE(LENGTH(result), 0) FROM asyncsend_jobs WHERE id IN :ids", ids=list(ids)))
-        parts: list[list[int]] = []
-        room = 0
-        for job_id in ids:
-            room -= sizes.get(job_id, 0)
-            if room < 0 or not parts:
-                parts.append([])
-                room = PART_BYTES - sizes.get(job_id, 0)
-            parts[-1].append(job_id)
-        return parts
-
-    @resolved
-    def these(self, ids: Sequence[int]) -> list[Job]:
-        found = {row[0]: _job(row) for row in self._rows(f"SELECT {_JOB_COLUMNS} FROM asyncsend_jobs WHERE id IN :ids", ids=list(ids))}
-        return [found[job_id] for job_id in ids if job_id in found]
-
-    @resolved
-    def make_ready(self, job_id: int, states: Sequence[State], queue: str | None = None) -> bool:
-        return self.make_all_ready([job_id], states, queue) == 1
-
-    @resolved
-    def make_all_ready(self, ids: Sequence[int], states: Sequence[State], queue: str | None = None) -> int:
-        allowed = [state.value for state in states]
-        try:
-            return self._write(
-                "UPDATE asyncsend_jobs /*by key*/ SET state = 'ready', run_at = NOW(6), attempts = 0, crashes = 0, token = NULL, started_at = NULL,"
-                " finished_at = NULL, unique_slot = 0, reason = NULL, lane = '', queue = COALESCE(:queue, queue) WHERE id IN :ids AND state IN (:a, :b, :c)",
-                ids=sorted(ids), a=allowed[0], b=allowed[-1], c=allowed[len(allowed) // 2], queue=queue,
-            )  # fmt: skip
-        except Duplicate as error:
-            raise Conflict(f"job {', '.join(map(str, ids))[:100]} cannot be made ready: another unfinished job has its unique key") from error
-
-    @resolved
-    def cancel(self, job_id: int, reason: str) -> bool:
-        with self._transaction():
-            matched = self._write(
-                "UPDATE asyncsend_jobs /*by key*/ SET state = 'cancelled', finished_at = NOW(6), unique_slot = NULL, lane = '', reason = :reason"
-                " WHERE id = :id AND state IN ('ready', 'held')",
-                id=job_id, reason=reason,
-            )  # fmt: skip
-            self._let_next([job_id])
-        return matched == 1
-
-    @resolved
-    def pause(self, queue: str, seconds: float | None) -> None:
-        with self._transaction():
-            self._write("DELETE FROM asyncsend_pauses WHERE queue = :queue", queue=queue)
-            self._write(
-                "INSERT INTO asyncsend_pauses (queue, paused_at, paused_until)"
-                " VALUES (:queue, NOW(6), FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + :seconds))",
-                queue=queue, seconds=seconds,
-            )  # fmt: skip
-
-    @resolved
-    def resume(self, queue: str) -> bool:
-        return self._write("DELETE FROM asyncsend_pauses WHERE queue = :queue", queue=queue) > 0
-
 
 def _teaches(settlement: Settlement) -> bool:
     return settlement.outcome.channel is not None or settlement.outcome.gone is not None
@@ -549,25 +427,3 @@ def _group_of(outcome: Outcome) -> str | None:
     if outcome.verb == "snooze" and not is_told(outcome):
         return "snooze"
     return None
-
-
-def _claimed(row: tuple[Any, ...], token: str, run_id: int) -> Job:
-    trouble = next((name for name, value in (("run_at", row[6]), ("expires_at", row[7])) if is_zero_date(value)), None)
-    expires, now = as_time(row[7]), as_time(row[13])
-    left = (expires - now).total_seconds() if expires and now else None
-    return Job(
-        id=row[0], uid=as_text(row[1]), task=row[2], payload=as_text(row[3]) or "", unread=row[3] is None, queue=row[4], priority=row[5], max_attempts=row[8],
-        timeout_seconds=row[9], attempts=row[10], crashes=row[11], created_at=as_time(row[12]), expired=left is not None and left <= 0 and trouble is None,
-        expires_by=boot_clock() + left if left is not None else None,
-        batch_id=as_text(row[14]), order_key=as_text(row[15]), concurrency_key=as_text(row[16]), reason=as_text(row[17]), state=State.RUNNING, token=token, run_id=run_id, trouble=trouble,
-    )  # fmt: skip
-
-
-def _job(row: tuple[Any, ...]) -> Job:
-    return Job(
-        id=row[0], uid=as_text(row[1]), task=row[2], payload=as_text(row[3]) or "", queue=row[4], priority=row[5], run_at=as_time(row[6]),
-        expires_at=as_time(row[7]), max_attempts=row[8], timeout_seconds=row[9], unique_key=as_text(row[10]), batch_id=as_text(row[11]),
-        state=State(row[12]), attempts=row[13], crashes=row[14], token=as_hex(row[15]), run_id=row[16], started_at=as_time(row[17]),
-        created_at=as_time(row[18]), finished_at=as_time(row[19]), reason=as_text(row[20]), error=as_text(row[21]), result=as_text(row[22]),
-        order_key=as_text(row[23]), concurrency_key=as_text(row[24]),
-    )  # fmt: skip

@@ -6,13 +6,13 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
-from asyncsend.job import printable
 from asyncsend.store.connection import Duplicate, SqlConnection, as_text, as_time, resolved, storable
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from asyncsend.job import Settlement
+    from asyncsend.outcome import Settlement
     from asyncsend.store.rows import Suppression
 
 LOOK_AGAIN = 5.0  # seconds for which an empty table is believed to be empty still

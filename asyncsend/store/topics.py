@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asyncsend.errors import Conflict
-from asyncsend.job import printable
 from asyncsend.store.connection import WHILE_OURS, Duplicate, SqlConnection, as_text, as_time, resolved
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from asyncsend import backoff
 from asyncsend.backoff import Backoff
 from asyncsend.errors import ConfigurationError
-from asyncsend.job import printable
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from asyncsend.config import Settings

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from asyncsend.answers import BadPayload, Refused, Retry
-from asyncsend.job import printable
 from asyncsend.tasks import presets
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

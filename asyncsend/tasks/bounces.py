@@ -12,8 +12,8 @@ from email import message_from_bytes
 from typing import TYPE_CHECKING, NamedTuple
 
 from asyncsend.errors import ConfigurationError
-from asyncsend.job import printable
 from asyncsend.tasks.unsubscribe import TOKEN, opened
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

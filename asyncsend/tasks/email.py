@@ -20,10 +20,10 @@ from asyncsend import backoff
 from asyncsend.answers import Answer, BadPayload, Refused, Retry, Snooze
 from asyncsend.channels import EMAIL
 from asyncsend.errors import ConfigurationError
-from asyncsend.job import printable
 from asyncsend.tasks import Payload, Policy
 from asyncsend.tasks.members import header_names, only, text
 from asyncsend.tasks.replies import once_more
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from asyncsend.config import Settings

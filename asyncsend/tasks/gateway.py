@@ -19,8 +19,8 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 from asyncsend.answers import Answer, BadPayload, Refused, Retry, Snooze, Unknown
 from asyncsend.config import SECRET_NAME, assert_private
 from asyncsend.errors import ConfigurationError
-from asyncsend.job import printable
 from asyncsend.tasks.members import header_names
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

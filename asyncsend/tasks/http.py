@@ -17,7 +17,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from asyncsend.answers import Refused, Retry, Unknown
-from asyncsend.job import printable
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

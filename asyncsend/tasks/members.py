@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from asyncsend.answers import BadPayload
-from asyncsend.job import printable
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from asyncsend.tasks import Payload

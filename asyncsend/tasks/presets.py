@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from asyncsend.answers import Answer, BadPayload, Retry, Snooze, Unknown
 from asyncsend.errors import ConfigurationError
-from asyncsend.job import printable, without
+from asyncsend.text import printable, without
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

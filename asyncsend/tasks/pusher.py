@@ -17,9 +17,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from asyncsend.answers import BadPayload, Refused, Retry, Snooze
 from asyncsend.backoff import SMS
 from asyncsend.errors import ConfigurationError
-from asyncsend.job import printable, without
 from asyncsend.tasks import Payload, Policy
 from asyncsend.tasks.members import only, text
+from asyncsend.text import printable, without
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,7 @@ import re
 
 from asyncsend.answers import Answer, Refused, Retry, Snooze
 from asyncsend.channels import REFUSED_ONCE
-from asyncsend.job import printable
+from asyncsend.text import printable
 
 # A 5xx with such words speaks of the account, not of this address: cPanel answers 550 "… exceeded the max emails per hour … Message
 # discarded", DreamHost "Policy Rejection - Quota Exceeded" (docs/mail.md). Dead jobs would be lost mail.

@@ -14,12 +14,12 @@ from asyncsend import backoff
 from asyncsend.answers import Answer, BadPayload, Retry
 from asyncsend.channels import SMS
 from asyncsend.errors import ConfigurationError
-from asyncsend.job import printable
 from asyncsend.tasks import Payload, Policy
 from asyncsend.tasks.gateway import Gateway, from_file, judge, request_of, told
 from asyncsend.tasks.members import only, text
 from asyncsend.tasks.presets import preset_of
 from asyncsend.tasks.segments import segments
+from asyncsend.text import printable
 from asyncsend.times import boot_clock
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from asyncsend.answers import Answer, Refused, Retry, Snooze, Unknown
 from asyncsend.errors import ConfigurationError
-from asyncsend.job import printable
 from asyncsend.tasks.replies import broken, judged
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

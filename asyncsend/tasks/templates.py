@@ -30,8 +30,8 @@ from jinja2 import (
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from asyncsend.answers import Answer, BadPayload, Retry
-from asyncsend.job import printable
 from asyncsend.tasks.members import text
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

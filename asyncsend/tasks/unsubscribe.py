@@ -15,7 +15,7 @@ import re
 from typing import TYPE_CHECKING
 
 from asyncsend.answers import BadPayload, Snooze
-from asyncsend.job import printable
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

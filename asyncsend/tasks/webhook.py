@@ -16,9 +16,9 @@ from asyncsend import backoff
 from asyncsend.answers import BadPayload, Refused, Retry, Unknown
 from asyncsend.channels import DELIVERY, of_url
 from asyncsend.errors import ConfigurationError
-from asyncsend.job import printable
 from asyncsend.tasks import Payload, Policy
 from asyncsend.tasks.members import header_names, only
+from asyncsend.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,9 +18,9 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
-from asyncsend.job import printable
 from asyncsend.store import receipts
 from asyncsend.tasks.presets import account_of
+from asyncsend.text import printable
 from asyncsend.web import Request, Response
 
 if TYPE_CHECKING:

@@ -1,0 +1,39 @@
+"""Jobs made of rows: by the claim, by the rescue, and for a person who reads them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asyncsend.job import Job
+from asyncsend.outcome import State
+from asyncsend.store.connection import as_hex, as_text, as_time, is_zero_date
+from asyncsend.times import boot_clock
+
+
+def claimed(row: tuple[Any, ...], token: str, run_id: int) -> Job:
+    trouble = next((name for name, value in (("run_at", row[6]), ("expires_at", row[7])) if is_zero_date(value)), None)
+    expires, now = as_time(row[7]), as_time(row[13])
+    left = (expires - now).total_seconds() if expires and now else None
+    return Job(
+        id=row[0], uid=as_text(row[1]), task=row[2], payload=as_text(row[3]) or "", unread=row[3] is None, queue=row[4], priority=row[5], max_attempts=row[8],
+        timeout_seconds=row[9], attempts=row[10], crashes=row[11], created_at=as_time(row[12]), expired=left is not None and left <= 0 and trouble is None,
+        expires_by=boot_clock() + left if left is not None else None,
+        batch_id=as_text(row[14]), order_key=as_text(row[15]), concurrency_key=as_text(row[16]), reason=as_text(row[17]), state=State.RUNNING, token=token, run_id=run_id, trouble=trouble,
+    )  # fmt: skip
+
+
+def read(row: tuple[Any, ...]) -> Job:
+    return Job(
+        id=row[0], uid=as_text(row[1]), task=row[2], payload=as_text(row[3]) or "", queue=row[4], priority=row[5], run_at=as_time(row[6]),
+        expires_at=as_time(row[7]), max_attempts=row[8], timeout_seconds=row[9], unique_key=as_text(row[10]), batch_id=as_text(row[11]),
+        state=State(row[12]), attempts=row[13], crashes=row[14], token=as_hex(row[15]), run_id=row[16], started_at=as_time(row[17]),
+        created_at=as_time(row[18]), finished_at=as_time(row[19]), reason=as_text(row[20]), error=as_text(row[21]), result=as_text(row[22]),
+        order_key=as_text(row[23]), concurrency_key=as_text(row[24]),
+    )  # fmt: skip
+
+
+def left_over(row: tuple[Any, ...]) -> Job:
+    return Job(
+        id=row[0], uid=as_text(row[1]), task=row[2], payload="", token=as_hex(row[3]), run_id=row[4], attempts=row[5], crashes=row[6],
+        started_at=as_time(row[7]), queue=row[8], reason=as_text(row[9]), state=State.RUNNING,
+    )  # fmt: skip
