@@ -18,7 +18,7 @@ from asyncsend.answers import Answer, BadPayload, Cancel, Refused, Retry, Snooze
 from asyncsend.channels import DELIVERY
 from asyncsend.errors import ConfigurationError
 from asyncsend.job import MAX_RESULT_BYTES, MAX_TIMEOUT_SECONDS, Job, members_of
-from asyncsend.outcome import Outcome
+from asyncsend.outcome import Outcome, State
 from asyncsend.tasks import AT_MOST_ONCE, Policy
 from asyncsend.text import MAX_TEXT, printable, without
 from asyncsend.times import boot_clock
@@ -82,26 +82,30 @@ def _found(job: Job, tasks: Tasks) -> Task | Outcome:
 
 def _called(task: Task, job: Job, known: tuple[str, ...], chance: Callable[[], float], clock: Callable[[], float]) -> Outcome:
     began = clock()
-    secrets = (*(secret for text in (job.endpoint or {}).get("secrets", ()) for secret in (text, text.removeprefix("whsec_"))), *known)
     job.report = {"unsent": True}
     try:
         payload = parsed(job.payload)
         job.report = {}
         answer = task.function(payload, job)
         if not isinstance(answer, Answer):
-            return outcomes.finish(_as_result(answer))._replace(seconds=clock() - began, **job.report)
+            return Outcome("finish", State.DONE, result=_as_result(answer), seconds=clock() - began, **job.report)
     except KeyboardInterrupt:
         raise
     except Answer as raised:
         answer = raised
     except BaseException as error:  # noqa: BLE001 - the whole point: nothing a task raises may end the run
-        answer = Retry(None, described(error, secrets), reason="exited" if isinstance(error, SystemExit) else "exception")
+        answer = Retry(None, described(error, _secrets_of(job, known)), reason="exited" if isinstance(error, SystemExit) else "exception")
+    secrets = _secrets_of(job, known)
     try:
         outcome = meaning(answer, job, task.policy, chance, secrets)
     except Exception as error:  # noqa: BLE001 - an answer of a class of the user's own, or one made of the wrong values
         unreadable = f"the task's answer, a {type(answer).__name__}, cannot be read ({described(error, secrets)}): make it of text and a number of seconds"
         outcome = _again(job, task.policy, None, "bad-answer", unreadable, chance)
     return outcome._replace(seconds=clock() - began, **job.report)
+
+
+def _secrets_of(job: Job, known: tuple[str, ...]) -> tuple[str, ...]:
+    return (*(secret for text in (job.endpoint or {}).get("secrets", ()) for secret in (text, text.removeprefix("whsec_"))), *known)
 
 
 def meaning(answer: Answer, job: Job, policy: Policy, chance: Callable[[], float], secrets: tuple[str, ...] = ()) -> Outcome:

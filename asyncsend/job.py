@@ -12,6 +12,7 @@ from asyncsend.text import printable
 from asyncsend.times import LAST_INSTANT, hours
 
 if TYPE_CHECKING:
+    import json
     from collections.abc import Iterable
     from datetime import datetime
 
@@ -185,16 +186,24 @@ class NewBatch(NamedTuple):
             raise InvalidJob(f"quiet: {error}") from error
 
 
+_decoder: json.JSONDecoder | None = None
+
+
 def members_of(text: str) -> dict[str, Any]:
     """The members of a payload. ValueError says in a sentence what is wrong with it: JSON, object, depth, size or Unicode."""
-    if len(text) > MAX_PAYLOAD_BYTES or len(text.encode("utf-8", "replace")) > MAX_PAYLOAD_BYTES:
+    global _decoder  # noqa: PLW0603 - made once, and imported with the first payload
+    if len(text) * 4 > MAX_PAYLOAD_BYTES and len(text.encode("utf-8", "replace")) > MAX_PAYLOAD_BYTES:
         raise ValueError(f"the payload is longer than {MAX_PAYLOAD_BYTES:,} bytes: put large content in a file and its path in the payload")
-    import json
+    if _decoder is None:
+        import json
 
+        _decoder = json.JSONDecoder(parse_constant=no_constant, parse_float=_finite)
     try:
-        members = json.loads(text, parse_constant=no_constant, parse_float=_finite)
+        members = _decoder.decode(text)
         # Half a surrogate pair is JSON, but no text: it could be stored nowhere and sent to nobody.
         if not text.isascii() or "\\ud" in text.lower():
+            import json
+
             json.dumps(members, ensure_ascii=False).encode("utf-8")
     except RecursionError:
         raise ValueError("the payload is nested too deeply: about 1,000 levels are the limit") from None

@@ -15,7 +15,7 @@ import stat
 import zlib
 from typing import TYPE_CHECKING
 
-from asyncsend.outcome import Outcome
+from asyncsend.outcome import Outcome, State
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +23,17 @@ if TYPE_CHECKING:
 Claim = tuple[int, str]  # job id, token
 
 _LONGEST_LINE = 1024 * 1024
+
+
+_PLAIN = Outcome("finish", State.DONE)
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
+
+def as_text(outcome: Outcome) -> str:
+    """The outcome as the journal and the socket carry it: JSON. That of a plain success, which most are, is written without the encoder."""
+    if outcome[:8] == _PLAIN[:8] and outcome[9:] == _PLAIN[9:]:
+        return f'{{"verb":"finish","state":"done","seconds":{outcome.seconds!r}}}'
+    return _ENCODER.encode(outcome.as_dict())
 
 
 class Journal:
@@ -41,7 +52,7 @@ class Journal:
 
     def finished(self, job_id: int, token: str, outcome: Outcome) -> None:
         """Note how it ended. OSError if the disk refuses."""
-        self._append(f"D {job_id} {token} {json.dumps(outcome.as_dict(), separators=(',', ':'))}")
+        self._append(f"D {job_id} {token} {as_text(outcome)}")
 
     def read(self) -> tuple[dict[Claim, Outcome], dict[Claim, str]]:
         """What was finished, with its outcome, and all that was started, with its session."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from asyncsend.text import printable, without
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import tzinfo
     from logging import Handler
     from pathlib import Path
@@ -68,6 +69,9 @@ EVENTS = {
 }
 
 
+_PLAIN = re.compile(r"[A-Za-z0-9_.:@/-]{1,200}")  # what needs no quotes
+
+
 class Log:
     """Writes events to `path`; `secrets` never appear in it; `echo` gets every line, too (a person watching a terminal)."""
 
@@ -82,19 +86,45 @@ class Log:
     ) -> None:
         self.path, self.secrets, self.zone, self.clock, self.echo = path, secrets, zone, clock, echo
         self._handler: Handler | None = None
+        self._second, self._stamp = -1, ""  # what was made of this second before
+        self._held: list[str] | None = None  # lines that go out together
 
     def event(self, name: str, **facts: Any) -> None:
         """Write one line. Never raises."""
         level, sentence = EVENTS[name]
-        when = datetime.fromtimestamp(self.clock(), self.zone).astimezone(self.zone)
-        words = "".join(f" {key}={_quoted(self._shown(value))}" for key, value in facts.items() if value is not None)
-        line = f"{when:%Y-%m-%d %H:%M:%S%z} {level:5} {sentence} event={name}{words}"
-        self._write(line)
+        words = "".join([f" {key}={self._shown(value)}" for key, value in facts.items() if value is not None])
+        line = f"{self._now()} {level:5} {sentence} event={name}{words}"
+        if self._held is None:
+            self._write(line)
+        else:
+            self._held.append(line)
         if self.echo:
             self.echo(line)
 
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Write the lines of this block at once, at its end: one look at the file for all of them."""
+        self._held = []
+        try:
+            yield
+        finally:
+            lines, self._held = self._held, None
+            if lines:
+                self._write("\n".join(lines))
+
+    def _now(self) -> str:
+        now = self.clock()
+        if int(now) != self._second:
+            self._second, self._stamp = int(now), f"{datetime.fromtimestamp(now, self.zone).astimezone(self.zone):%Y-%m-%d %H:%M:%S%z}"
+        return self._stamp
+
     def _shown(self, value: Any) -> str:
-        return without(self.secrets, f"{value:.3f}" if isinstance(value, float) else str(value))
+        if isinstance(value, float):
+            return f"{value:.3f}"
+        if isinstance(value, int):
+            return str(value)
+        text = without(self.secrets, str(value))
+        return text if _PLAIN.fullmatch(text) else _quoted(text)
 
     def _write(self, line: str) -> None:
         import logging

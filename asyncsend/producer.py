@@ -250,16 +250,20 @@ def task(
 
 def _by_keywords(function: Callable[..., Any], signature: inspect.Signature) -> Callable[[tasks.Payload, Job], Any]:
     """The function as execute calls it: members of the payload are its keyword arguments, and must fit before it starts."""
+    named = {name: one for name, one in signature.parameters.items() if one.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)}
+    needed, allowed = {name for name, one in named.items() if one.default is inspect.Parameter.empty}, set(named)
+    plain = len(named) == len(signature.parameters)
 
     @functools.wraps(function)
     def call(payload: tasks.Payload, job: Job) -> Any:
         del job
-        from asyncsend.answers import BadPayload
+        if not (plain and needed <= payload.keys() <= allowed):  # what fits for sure need not be bound twice
+            from asyncsend.answers import BadPayload
 
-        try:
-            signature.bind(**payload)
-        except TypeError as error:
-            raise BadPayload(f"the members do not fit {function.__name__}{signature}: {error}") from error
+            try:
+                signature.bind(**payload)
+            except TypeError as error:
+                raise BadPayload(f"the members do not fit {function.__name__}{signature}: {error}") from error
         return function(**payload)
 
     return call

@@ -71,8 +71,12 @@ class Reserve:
 
     def spread(self, jobs: Sequence[Job]) -> list[Job]:
         """The claimed jobs in the order to start them, each with the rank at which it goes."""
+        ranks = {queue: rank(queue, self.order) or 0 for queue in {job.queue for job in jobs}}
         for job in jobs:
-            job.rank = rank(job.queue, self.order) or 0
+            job.rank = ranks[job.queue]
+        if len(set(ranks.values())) == 1 and jobs[0].rank not in self.shares:  # nobody goes before anybody
+            self.credit = {place: min(100, self.credit[place] + share * len(jobs)) for place, share in self.shares.items()}
+            return list(jobs)
         left = deque(sorted(jobs, key=lambda job: job.rank))
         kept = {place: deque(job for job in left if job.rank == place) for place in self.shares}
         started: list[Job] = []

@@ -427,15 +427,16 @@ class _Minute:
             settlements = [Settlement(job.id, job.token or "", outcome, job.queue, job.task) for job, outcome in group]
             settled = self.store.settle(settlements, owner=self.holding.owner)
             late = set(settled.late)
-            for job, outcome in group:
-                if job.id in late:
-                    self.report.add("late")
-                    self.holding.doubt()
-                    self.log.event("job-late", job=job.id, task=job.task, outcome=outcome.verb)
-                else:
-                    self._tell(job, outcome)
-                if job.order_key or job.concurrency_key:
-                    self.dry_until = 0.0  # the next of its key may go
+            with self.log.together():
+                for job, outcome in group:
+                    if job.id in late:
+                        self.report.add("late")
+                        self.holding.doubt()
+                        self.log.event("job-late", job=job.id, task=job.task, outcome=outcome.verb)
+                    else:
+                        self._tell(job, outcome)
+                    if job.order_key or job.concurrency_key:
+                        self.dry_until = 0.0  # the next of its key may go
             self._tell_others(settled, settlements)
         self.unsettled = []
         if self.workers and not self.workers.in_flight and not self.workers.backlog:

@@ -31,10 +31,11 @@ from asyncsend import execute as executing
 from asyncsend.channels import DELIVERY, Channels, has_one, of_job
 from asyncsend.errors import ConfigurationError, DatabaseUnreachable
 from asyncsend.job import Job
-from asyncsend.outcome import Outcome
+from asyncsend.outcome import Outcome, State
 from asyncsend.tasks import Policy
 from asyncsend.text import MAX_TEXT, printable, without
-from asyncsend.worker import Child, as_line
+from asyncsend.times import boot_clock
+from asyncsend.worker import Child, as_parcel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -43,13 +44,16 @@ if TYPE_CHECKING:
     from asyncsend.journal import Claim, Journal
     from asyncsend.log import Log
 
-WINDOW = 64  # jobs a worker may hold unexecuted: enough that no-op jobs never wait for the pipe
+WINDOW = 256  # jobs a worker may hold unexecuted: enough that no-op jobs never wait for the pipe
 WINDOW_BYTES = 64 * 1024  # of payload; below a socket's buffer, so that handing never blocks
+WINDOW_SECONDS = 0.5  # of work that a window is worth
+REST = 0.002  # seconds in which results of quick jobs gather, so that the run does not wake for each
 HELLO_TIMEOUT = 20.0  # seconds for importing the modules of ASYNCSEND_TASKS; then a worker goes without them
 TERM_GRACE = 2.0  # seconds between SIGTERM and SIGKILL for a job that overstayed
 OUTPUT_KEPT = 8192  # bytes of what a job printed
 _SHARED = struct.Struct("=qdqq")  # stop flag; the boot-clock second after which no effect may start; the lowest rank that waits for a worker; the present wave
 _NOBODY = 1 << 30  # waits
+_PLAIN = b'{"outcome":{"verb":"finish","state":"done","seconds":'
 
 
 @dataclass
@@ -156,6 +160,8 @@ class Workers:
         self._staff()
         self._deal()
         if not self._finished:
+            if self.workers and all(len(worker.window) > WINDOW // 4 for worker in self.workers):
+                time.sleep(min(wait, REST))
             deadlines = [self._deadline(worker) for worker in self.workers]
             patience = max(0.0, min([wait, *(deadline - self.clock() for deadline in deadlines)]))
             for key, _ in self.selector.select(patience):
@@ -263,19 +269,22 @@ class Workers:
         """Fill the windows from the backlog. A job that must not be repeated unasked goes alone, after its start mark is committed; one whose channel has trouble goes alone, too."""
         full: set[str] = set()  # channels that may take no more now
         for worker in self.workers:
+            parcels: list[bytes] = []
             while worker.ready and not worker.killed_for and self.backlog:
                 job = self.backlog[0]
                 if job.unread and not self._read(job):
                     self.unstarted.append(self.backlog.popleft())
                     continue
+                if len(worker.window) >= worker.size:
+                    break
                 troubled = self.channels.troubled(job)
                 marked = self._is_marked(job)
-                alone, job.wave = marked or troubled is not None, self._wave
-                line = as_line(job)
+                job.wave = self._wave
+                parcel = as_parcel(job)
                 if worker.window and (
-                    alone
-                    or len(worker.window) >= worker.size
-                    or worker.weight + len(line) > WINDOW_BYTES
+                    marked
+                    or troubled is not None
+                    or worker.weight + len(parcel) > WINDOW_BYTES
                     or self._goes_alone(worker.window[0])  # what becomes of it decides if the next one may begin
                     or (len(worker.window) > 1 and worker.window[-1].rank > job.rank)  # which are on their way back
                 ):
@@ -295,17 +304,18 @@ class Workers:
                         self.unstarted.append(job)  # the claim is not ours any more: settle will find that out and count it
                         continue
                     job.started_at = datetime.now(UTC)  # only that there is a mark matters here; the row has the time
-                    line = as_line(job)
-                try:
-                    worker.jobs.sendall(line)
-                except OSError:
-                    self.backlog.appendleft(job)  # it is dying; the reaper sees to it
-                    break
+                    parcel = as_parcel(job)
                 if not worker.window:
                     worker.since = self.clock()
                 worker.window.append(job)
-                worker.sizes.append(len(line))
-                worker.weight += len(line)
+                worker.sizes.append(len(parcel))
+                worker.weight += len(parcel)
+                parcels.append(parcel)
+            if parcels:
+                try:
+                    worker.jobs.sendall(b"".join(parcels))
+                except OSError:  # it is dying, or reads no more: the reaper finds out what it has begun, and the others go to another
+                    _kill_group(worker.pid, signal.SIGKILL)
         self._call_back()
 
     def _under_way(self, channel: str) -> int:
@@ -387,10 +397,7 @@ class Workers:
                 (returned if message.get("journal") or message.get("called_back") else self.unstarted).append(job)
             elif outcome is not None:
                 job = self._pop(worker)
-                if outcome.seconds < 0.02:
-                    worker.size = min(WINDOW, worker.size * 2)
-                elif outcome.seconds > 0.2:
-                    worker.size = 1
+                worker.size = max(1, min(WINDOW, worker.size * 2, int(WINDOW_SECONDS / max(outcome.seconds, 0.001))))
                 self._deaths_in_a_row = 0
                 if "leaving" in message:
                     worker.killed_for = "leaving"  # it takes no more, and what it had not begun goes to another
@@ -563,27 +570,26 @@ class Workers:
         with contextlib.suppress(KeyError, ValueError):
             self.selector.unregister(channel)
 
-    def may_start(self) -> bool:
-        """In the worker: whether the next job may begin."""
-        from asyncsend.status import boot_clock
-
-        stop, valid_until, _, _ = _SHARED.unpack(self._shared[:])
-        return not stop and boot_clock() < valid_until
-
-    def called_back(self, job: Job, wave: int) -> bool:
+    def called_back(self, job: Job, wave: int) -> str | None:
         """
-        In the worker: whether the run is to think again about it. What bears a start mark is begun all the same.
+        In the worker: why it must not begin this job, None if it may. `stopping`: no job may begin any more, for the run ends, or its lease would be over.
 
-        For a job of an earlier rank waits, or something has gone wrong in a channel since it was handed out: for all workers, or here, before wave `wave`.
+        `called_back`: the run is to think again about it, for a job of an earlier rank waits, or something has gone wrong in a channel since it was
+        handed out: for all workers, or here, before wave `wave`. What bears a start mark is begun all the same.
         """
-        if job.started_at is not None:
-            return False
-        _, _, first, now = _SHARED.unpack(self._shared[:])
-        return bool(job.rank > first or (job.wave < max(wave, now) and has_one(job.task)))
+        stop, valid_until, first, now = _SHARED.unpack(self._shared)
+        if stop or boot_clock() >= valid_until:
+            return "stopping"
+        if job.started_at is None and (job.rank > first or (job.wave < max(wave, now) and has_one(job.task))):
+            return "called_back"
+        return None
 
 
 def _understood(line: bytes, *, ready: bool, busy: bool) -> tuple[dict[str, Any], Outcome | None]:
     """What a worker says, and the outcome in it; an error if it is none of what a worker says at this moment."""
+    if line.startswith(_PLAIN) and ready and busy:  # which most are
+        with contextlib.suppress(ValueError):
+            return {}, Outcome("finish", State.DONE, seconds=float(line[len(_PLAIN) : -2]))
     message = json.loads(line)
     if not isinstance(message, dict) or ("policies" in message) == ready or not (busy or "policies" in message):
         raise ValueError(line)

@@ -82,7 +82,7 @@ MUTANTS = {
     "crash-uncharged": ((run._Minute, "_rescue", ("in started", "in ()")),),
     "order-not-asked": ((Lines, "sort_out", ("one.id in behind or ", "")),),
     "limit-not-counted": ((Lines, "sort_out", ("running[key] >= most", "False")),),
-    "effect-after-the-lease": ((workers.Workers, "may_start", ("and boot_clock() < valid_until", "")),),
+    "effect-after-the-lease": ((workers.Workers, "called_back", (" or boot_clock() >= valid_until", "")),),
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import errno
 import functools
+import io
 import itertools
 import json
 import os
@@ -64,7 +65,7 @@ from asyncsend.store.connection import ConnectionLost  # noqa: E402
 from asyncsend.store.mysql import MySQLStore  # noqa: E402
 from asyncsend.store.sqlite import SQLiteStore  # noqa: E402
 from asyncsend.tasks import AT_MOST_ONCE, Policy, Task  # noqa: E402
-from asyncsend.worker import Child, from_line  # noqa: E402
+from asyncsend.worker import Child, from_parcels  # noqa: E402
 from asyncsend.workers import Worker, Workers  # noqa: E402
 
 BIRTH = 1_780_000_000.0  # the world begins in 2026
@@ -421,14 +422,14 @@ class Wire:
 
     def __init__(self, run: Actor):
         self.run, self.worker = run, None
-        self.inbox: deque[bytes] = deque()
+        self.inbox: deque[object] = deque()
         self.outbox: deque[bytes] = deque()
         self.ended = False
 
-    def sendall(self, line):
+    def sendall(self, parcels):
         if self.worker.code is not None:
             raise OSError(errno.EPIPE, "broken pipe")
-        self.inbox.append(line)
+        self.inbox += from_parcels(io.BytesIO(parcels))
         self.run.host.world.wake(self.worker)
 
     def shutdown(self, how):
@@ -497,9 +498,9 @@ class SimWorkers(Workers):
             if self.world.by_pid[worker.pid].code is not None:
                 self._bury_worker(worker, self.world.by_pid[worker.pid].code)
 
-    def may_start(self):
+    def called_back(self, job, wave):
         self.world.current.froze = False
-        return super().may_start()
+        return super().called_back(job, wave)
 
 
 class SimChild(Child):
@@ -508,18 +509,18 @@ class SimChild(Child):
     secrets = ()
 
     def __init__(self, workers, wire, actor):
-        self.parent = SimpleNamespace(may_start=workers.may_start, called_back=workers.called_back, journal=workers.journal, journal_broken=workers.journal_broken, chance=workers.world.chance.random)
+        self.parent = SimpleNamespace(called_back=workers.called_back, journal=workers.journal, journal_broken=workers.journal_broken, chance=workers.world.chance.random)
         self.me, self.wire, self.actor, self.world = os.getpid(), wire, actor, workers.world
         self.session, self.wave = f"{actor.pid}.simulated", 0
 
     def work(self):
-        self._say({"policies": {name: policy.as_dict() for name, policy in POLICIES.items()}, "failed": {}})
+        self._say(json.dumps({"policies": {name: policy.as_dict() for name, policy in POLICIES.items()}, "failed": {}}))
         while True:
             while not self.wire.inbox:
                 if self.wire.ended:
                     return
                 self.world.wait(float("inf"))
-            self._serve(from_line(self.wire.inbox.popleft()), self)
+            self._serve(self.wire.inbox.popleft(), self)
 
     def find(self, name):
         return Task(name, lambda payload, job: self.world.task(self.actor, job), POLICIES[name])
@@ -532,7 +533,7 @@ class SimChild(Child):
 
     def _say(self, message):
         self.world.step("say")
-        self.wire.outbox.append(json.dumps(message).encode() + b"\n")
+        self.wire.outbox.append(message.encode() + b"\n")
         self.world.wake(self.wire.run)
 
 
@@ -1082,7 +1083,8 @@ def replaced(world: World):
         stack.enter_context(patch.object(asyncsend.store.lines, "LOOK", 3))  # so that a handful of jobs is a crowd
         stack.enter_context(patch.object(os, "urandom", lambda size: world.chance.randbytes(size)))
         stack.enter_context(patch.object(asyncsend.status, "take", take))
-        stack.enter_context(patch.object(asyncsend.status, "boot_clock", lambda: world.current.clock()))
+        for module in (asyncsend.status, asyncsend.workers):
+            stack.enter_context(patch.object(module, "boot_clock", lambda: world.current.clock()))
         stack.enter_context(patch.object(asyncsend.execute, "execute", lambda job, tasks, chance: real_execute(job, tasks, chance, lambda: world.current.clock())))
         stack.enter_context(patch.object(asyncsend.deathsig, "end_session", lambda _name: []))
         stack.enter_context(patch.object(asyncsend.workers, "_kill_group", world.kill_group))

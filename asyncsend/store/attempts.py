@@ -25,10 +25,12 @@ _BECAME = {"retry": "retried", "snooze": "snoozed", "bury": "dead", "hold": "hel
 
 def is_told(outcome: Outcome) -> bool:
     """Whether it gets a row: not what finished, which the job itself says, and not what was given back untouched or never sent, for its time had not come."""
+    if outcome.verb in ("finish", "release"):
+        return outcome.crashed
     from asyncsend.channels import BREAKER
     from asyncsend.quotas import QUIET, QUOTA
 
-    return outcome.crashed or (outcome.verb not in ("finish", "release") and outcome.reason not in (BREAKER, QUOTA, QUIET))
+    return outcome.crashed or outcome.reason not in (BREAKER, QUOTA, QUIET)
 
 
 class AttemptStatements(SqlConnection):

@@ -84,10 +84,12 @@ class MySQLStore(SqlStore):
 
     def _connect(self) -> Any:
         import pymysql
-        from pymysql.constants import CLIENT
+        from pymysql.constants import CLIENT, FIELD_TYPE
 
+        # Times as the text they are: as_time reads it in a tenth of what the driver's own conversion takes, and knows zero dates.
+        plain = {kind: convert for kind, convert in pymysql.converters.conversions.items() if kind not in (FIELD_TYPE.TIMESTAMP, FIELD_TYPE.DATETIME)}
         options = {
-            "charset": "utf8mb4", "autocommit": None, "client_flag": CLIENT.FOUND_ROWS, "init_command": SESSION,
+            "conv": plain, "charset": "utf8mb4", "autocommit": None, "client_flag": CLIENT.FOUND_ROWS, "init_command": SESSION,
             "connect_timeout": CONNECT_TIMEOUT, "read_timeout": READ_TIMEOUT, "write_timeout": READ_TIMEOUT, **self.options,
         }  # fmt: skip
         # A unix socket and loopback never leave the host: TLS there costs a context (20 ms of CPU) and protects nothing.

@@ -155,7 +155,7 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
         # What carries the fresh token is ours, also when the reply of an earlier try was lost.
         rows = self._rows(
             "SELECT id, uid, task, CASE WHEN LENGTH(payload) <= :inline THEN payload END, queue, priority, run_at, expires_at, max_attempts,"
-            " timeout_seconds, attempts, crashes, created_at, NOW(6), batch_id,"
+            " timeout_seconds, attempts, crashes, created_at, CASE WHEN expires_at IS NULL THEN NULL ELSE NOW(6) END, batch_id,"
             " order_key, concurrency_key, reason FROM asyncsend_jobs WHERE state = 'running' AND token = :token",
             token=bytes.fromhex(token), inline=CLAIMED_PAYLOAD,
         )  # fmt: skip
