@@ -11,7 +11,6 @@ run dies. What is left is counted from the jobs, so it is right after any kill.
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -81,7 +80,7 @@ def batch(
     """
     first, second, last = (follower(*one) if one else None for one in (then, catch, finally_))
     until = utc(deadline).timestamp() if isinstance(deadline, datetime) else deadline
-    new = NewBatch(uid or uuid.uuid4().hex, name, allow_failures, first, second, last, quiet, until).checked()
+    new = NewBatch(uid or producer.new_uid(), name, allow_failures, first, second, last, quiet, until).checked()
     if connection is not None:
         from asyncsend.store.foreign import asked_through
         from asyncsend.store.insert import insert_batch

@@ -152,12 +152,16 @@ class NewJob:
             size = 1 if key is None else len(_utf8(name, key))
             if not 1 <= size <= MAX_KEY_BYTES:
                 raise InvalidJob(f"the {name} is {size} bytes long; it must be 1 to {MAX_KEY_BYTES} bytes of UTF-8")
-        size = len(_utf8("payload", self.payload))
-        if size > MAX_PAYLOAD_BYTES:
-            raise InvalidJob(
-                f"the payload is {size:,} bytes long; the limit is {MAX_PAYLOAD_BYTES:,}. Put large content in a file and its path in the payload"
-            )
+        _checked_payload(self.payload)
         return self
+
+    def with_payload(self, payload: str, uid: str) -> NewJob:
+        """The same job with another payload and uid, which is all that is checked: what else it has was, and the uid is ours."""
+        return NewJob(
+            task=self.task, payload=_checked_payload(payload), uid=uid, queue=self.queue, priority=self.priority, run_at=self.run_at, delay=self.delay,
+            expires_at=self.expires_at, expires_in=self.expires_in, max_attempts=self.max_attempts, timeout_seconds=self.timeout_seconds,
+            unique_key=self.unique_key, batch_id=self.batch_id, order_key=self.order_key, concurrency_key=self.concurrency_key,
+        )  # fmt: skip
 
 
 class NewBatch(NamedTuple):
@@ -236,6 +240,13 @@ def checked_queue(queue: str) -> str:
 def checked_task(task: str) -> str:
     """The name itself; InvalidJob if it could not be a task."""
     return _matches("task", task, _TASK, f"letters, digits, _ . : -, starting with a letter, at most {MAX_TASK}")
+
+
+def _checked_payload(text: str) -> str:
+    size = len(_utf8("payload", text))
+    if size > MAX_PAYLOAD_BYTES:
+        raise InvalidJob(f"the payload is {size:,} bytes long; the limit is {MAX_PAYLOAD_BYTES:,}. Put large content in a file and its path in the payload")
+    return text
 
 
 def _is_number(value: Any) -> bool:

@@ -13,7 +13,6 @@ import math
 import os
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
@@ -68,7 +67,7 @@ def new_job(
     return NewJob(
         task=task,
         payload=as_json(payload),
-        uid=uid if uid is not None else uuid.uuid4().hex,
+        uid=uid if uid is not None else new_uid(),
         queue=queue if queue is not None else own_policy(task).queue,
         priority=priority,
         run_at=_instant(at),
@@ -127,9 +126,15 @@ def enqueue_many(task: str, payloads: Iterable[Mapping[str, Any] | str], *, conn
             raise InvalidJob(f"{name} names one job: use enqueue for each, or give a function that makes one of each payload")
 
     def jobs() -> Iterator[NewJob]:
+        first: NewJob | None = None  # whose options the others share
         for number, payload in enumerate(payloads, 1):
             try:
-                yield new_job(task, payload, **options, **{name: function(payload) for name, function in naming.items()})
+                if first is not None:
+                    yield first.with_payload(as_json(payload), new_uid())
+                else:
+                    job = new_job(task, payload, **options, **{name: function(payload) for name, function in naming.items()})
+                    first = None if naming else job
+                    yield job
             except InvalidJob as error:
                 raise InvalidJob(f"payload {number}: {error}") from error
 
@@ -291,6 +296,11 @@ def own_policy(task_name: str) -> Policy:
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
+def new_uid() -> str:
+    """A name no other job has: 128 random bits."""
+    return os.urandom(16).hex()
+
+
 def as_json(payload: Mapping[str, Any] | str) -> str:
     """The payload as the text of a JSON object; InvalidJob says what JSON cannot hold."""
     if isinstance(payload, str):
@@ -302,7 +312,7 @@ def as_json(payload: Mapping[str, Any] | str) -> str:
     if not isinstance(payload, Mapping):
         raise InvalidJob(f"the payload must be a mapping with members, not {type(payload).__name__}")
     try:
-        return _ENCODER.encode(dict(payload))
+        return _ENCODER.encode(payload if type(payload) is dict else dict(payload))
     except RecursionError as error:
         raise InvalidJob("the payload is nested too deeply: about 1,000 levels are the limit") from error
     except (TypeError, ValueError) as error:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -70,7 +69,7 @@ def publish(topic: str, data: Mapping[str, Any] | str, connection: Any = None, u
     if not wanting:
         return []
     event = {
-        "specversion": "1.0", "id": uid or uuid.uuid4().hex, "source": config.load(os.environ).event_source, "type": topic,
+        "specversion": "1.0", "id": uid or producer.new_uid(), "source": config.load(os.environ).event_source, "type": topic,
         "time": datetime.fromtimestamp(now, UTC).isoformat(), "datacontenttype": "application/json", "data": members,
     }  # fmt: skip
     return producer.inserter(connection)([job_of(one, event, text) for one in wanting])

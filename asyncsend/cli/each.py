@@ -15,6 +15,7 @@ import click
 from asyncsend import bulk
 from asyncsend.cli.session import print_json
 from asyncsend.errors import EXIT_TROUBLE, InvalidJob
+from asyncsend.producer import as_json as text_of
 from asyncsend.producer import new_job
 from asyncsend.tasks import segments
 from asyncsend.text import printable
@@ -39,7 +40,7 @@ def enqueue_each(
     filled = {name: bulk.Template(key, f"--{name.replace('_', '-')}") for name, key in keys.items()}
     if "unique" in filled and not filled["unique"].names:
         raise InvalidJob(f"--unique {printable(keys['unique'], 80)!r} is the same for every line, and would let one job in: put a {{{{name}}}} into it")
-    new_job(task, "{}", **options)  # what is wrong with an option is wrong with every line
+    pattern = new_job(task, "{}", **options)  # what is wrong with an option is wrong with every line
     uid = bulk.uids(task, template, options["batch"])
     if task == "sms" and not dry_run and path != "-" and sys.stderr is not None and sys.stderr.isatty():
         click.echo(f"{_segments(path, payload)}.", err=True)
@@ -62,6 +63,8 @@ def enqueue_each(
             for name in wanted:
                 if name not in line.values:
                     raise bulk.BadLine(f"it has no {printable(name, 60)} that is text, a number, true, false or null")
+            if not filled:
+                return pattern.with_payload(text_of(payload.fill(line.values)), uid(line))
             return new_job(task, payload.fill(line.values), uid=uid(line), **{name: key.fill(line.values) for name, key in filled.items()}, **options)
 
         try:

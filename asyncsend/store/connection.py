@@ -161,7 +161,9 @@ def statements(ddl: str) -> list[str]:
 
 def storable(text: str | None) -> str | None:
     """Text any of the servers takes: half surrogates and NUL bytes replaced."""
-    return text.encode("utf-8", "replace").decode("utf-8").replace("\x00", "\ufffd") if text is not None else None
+    if text is None or (text.isascii() and "\x00" not in text):
+        return text
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\x00", "\ufffd")
 
 
 def is_zero_date(value: Any) -> bool:

@@ -133,7 +133,7 @@ def in_chunks(jobs: Iterable[NewJob], most: int, most_bytes: int) -> Iterator[li
     chunk: list[NewJob] = []
     size = 0
     for job in jobs:
-        more = len(job.payload.encode("utf-8", "replace"))
+        more = len(job.payload) if job.payload.isascii() else len(job.payload.encode("utf-8", "replace"))
         if chunk and (len(chunk) == most or size + more > most_bytes):
             yield chunk
             chunk, size = [], 0

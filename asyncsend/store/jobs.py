@@ -11,7 +11,7 @@ from asyncsend.times import boot_clock
 
 
 def claimed(row: tuple[Any, ...], token: str, run_id: int) -> Job:
-    trouble = next((name for name, value in (("run_at", row[6]), ("expires_at", row[7])) if is_zero_date(value)), None)
+    trouble = "run_at" if is_zero_date(row[6]) else "expires_at" if is_zero_date(row[7]) else None
     expires, now = as_time(row[7]), as_time(row[13])
     left = (expires - now).total_seconds() if expires and now else None
     return Job(

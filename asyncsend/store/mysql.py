@@ -262,7 +262,7 @@ def _translation(sql: str) -> str:
 
 def quoted(text: str) -> str:
     """Text as a literal of MySQL, for a session in which a backslash escapes; the same as PyMySQL writes it."""
-    for letter, escaped in _ESCAPES:
+    for letter, escaped in _ESCAPES if not text.isalnum() else ():
         text = text.replace(letter, escaped)
     return f"'{text}'"
 
