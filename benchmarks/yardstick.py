@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from parts import PrivateServer, Server, _matrix_server, made_store  # noqa: E402 - not importable before the line above
+from parts import PrivateServer, Server, _matrix_server, eventually, made_store  # noqa: E402, F401 - not importable before the line above; others take eventually from here
 
 SCRIPT = str(Path(sys.executable).with_name("asyncsend"))
 # What MariaDB has by itself (and no binary log), where the tests' own server is smaller and forgets the last second.

@@ -1,0 +1,12 @@
+import os
+from importlib.util import find_spec
+
+import pymysql
+
+pymysql.install_as_MySQLdb()
+
+SECRET_KEY = "of a benchmark"
+INSTALLED_APPS = ["django_tasks_db"] if find_spec("django.tasks") else ["django_tasks", "django_tasks_db"]  # Django 6 has tasks itself
+DATABASES = {"default": {"ENGINE": "django.db.backends.mysql", "NAME": os.environ["BENCH_DATABASE"], "USER": "root", "HOST": os.environ["BENCH_MYSQL"]}}
+TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
+USE_TZ = True
