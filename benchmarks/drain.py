@@ -13,7 +13,7 @@ from benchmarks.yardstick import Account, Figure, Server, account, alone, in_tur
 SIZES = {
     "full": {"rounds": 5, "noops": 20_000, "naps": 1500, "commands": 700, "naive_jobs": 1000},
     "quick": {"rounds": 5, "noops": 5000, "naps": 400, "commands": 200, "naive_jobs": 300},
-    "tiny": {"rounds": 1, "noops": 20, "naps": 10, "commands": 5, "naive_jobs": 10},
+    "tiny": {"rounds": 1, "noops": 20, "naps": 16, "commands": 8, "naive_jobs": 10},
 }
 RAW, NAIVE, LOOP = "raw claims", "naive loop", "bare loop"
 FLOORS = {
