@@ -1,5 +1,5 @@
 """
-Measures everything, each part against its floors in the same run, and writes benchmarks/results/bench.json and bench.md.
+Measures everything, each part against its floors in the same run, and writes benchmarks/results/bench.json, bench.md and the table of the README.
 
 `make bench`; `make bench QUICK=1` with small sizes; `make bench ONLY=tick,drain` some parts, whose results go into partial.json and partial.md.
 Exit code 1: a bar is missed.
@@ -16,8 +16,9 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from benchmarks.yardstick import DURABLE, ROOT, as_json, explained, started, table
+from benchmarks.yardstick import DURABLE, ROOT, as_json, explained, from_json, started, table
 
 # Each is a module of this folder; its first line says what it is about.
 PARTS = {
@@ -31,8 +32,11 @@ PARTS = {
     "memory": "benchmarks.memory",
     "prune": "benchmarks.prune",
     "bulk": "benchmarks.bulk",
+    "lines": "benchmarks.lines",
+    "counters": "benchmarks.counters",
 }
-README = "<!-- figures of make bench -->\n"
+RESULTS = ROOT / "benchmarks" / "results"
+HEADLINES = ("tick", "drain", "peers", "enqueue", "mail", "flatness")  # the parts whose ratios with a bar the README shows
 
 
 def machine(server) -> dict[str, object]:
@@ -45,16 +49,30 @@ def machine(server) -> dict[str, object]:
     }  # fmt: skip
 
 
+def headlines(results: dict[str, Any]) -> str:
+    """The table of the README, of a results file."""
+    figures = [from_json(one) for part in HEADLINES for one in results["parts"][part]["figures"]]
+    return table([figure for figure in figures if figure.bar and (figure.floor or figure.absent)])
+
+
+def into_readme(results: dict[str, Any]) -> None:
+    """Put it in the place of the one that is there: from its first line, which is always the same, to the empty line below."""
+    path, made = ROOT / "README.md", headlines(results)
+    before, first, after = path.read_text("utf-8").partition(made.splitlines(keepends=True)[0])
+    assert first, "README.md has no table of figures"
+    path.write_text(before + made + "\n" + after.partition("\n\n")[2], "utf-8")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m benchmarks")
     parser.add_argument("--size", choices=("full", "quick", "tiny"), default="full")
     parser.add_argument("--only", default="", help="parts by name, with commas: " + ",".join(PARTS))
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     names = [name.strip() for name in arguments.only.split(",") if name.strip()] or list(PARTS)
     if unknown := set(names) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    found: dict[str, object] = {"size": arguments.size, "parts": {}}
+    found: dict[str, Any] = {"size": arguments.size, "parts": {}}
     pages, bars = [], []
     with started() as server:
         found["machine"] = facts = machine(server)
@@ -78,6 +96,8 @@ def main() -> int:
     file = arguments.results / ("partial" if arguments.only else "bench")
     file.with_suffix(".json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", "utf-8")
     file.with_suffix(".md").write_text("\n".join([head, *pages]), "utf-8")
+    if not arguments.only and arguments.results == RESULTS:
+        into_readme(found)
     for figure in missed:
         print(f"MISSED: {figure.what}: {figure.absent or f'{figure.ratio or figure.value:.2f}'}, the bar is {figure.bar}")
     return 1 if missed else 0

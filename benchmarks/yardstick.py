@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -219,8 +219,8 @@ def explained(part, figures: list[Figure]) -> str:
 
 
 def as_json(figure: Figure) -> dict[str, object]:
-    return {
-        "what": figure.what, "unit": figure.unit, "asyncsend": figure.ours, "floor": figure.floor, "against": figure.against,
-        "value": figure.value if figure.ours else None, "ratio": figure.ratio, "bar": figure.bar, "kept": figure.kept, "absent": figure.absent,
-    }  # fmt: skip
+    return {**asdict(figure), "value": figure.value if figure.ours else None, "ratio": figure.ratio, "kept": figure.kept}
 
+
+def from_json(read: dict[str, object]) -> Figure:
+    return Figure(**{one.name: read[one.name] for one in fields(Figure)})
