@@ -45,7 +45,7 @@ def machine(server) -> dict[str, object]:
         version, flush, binlog = cursor.fetchone()
     return {
         "cores": len(os.sched_getaffinity(0)), "python": platform.python_version(), "system": platform.platform(), "server": version,
-        "innodb_flush_log_at_trx_commit": flush, "log_bin": binlog, "options": DURABLE, "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "innodb_flush_log_at_trx_commit": flush, "log_bin": binlog, "options": DURABLE, "load": os.getloadavg()[0], "when": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
 
 

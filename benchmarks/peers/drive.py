@@ -8,6 +8,7 @@ last, so its start costs it nothing; ours is that of the whole `asyncsend run` w
 from __future__ import annotations
 
 import os
+import signal
 import statistics
 import struct
 import subprocess
@@ -36,20 +37,20 @@ class Peer:
     package: str  # whose version is shown
     module: str  # beside this file: its task, and `put`
     store: str
-    jobs: int  # about three seconds' worth
+    jobs: int  # about two seconds' worth
     ways: dict[str, str]  # command lines by name
     setting: dict[str, str] = field(default_factory=dict)
     prepare: str = ""  # once, before the first job
 
 
 PEERS = [
-    Peer("Celery", "celery", "on_celery", REDIS, 2000, {"one process": "celery -A on_celery worker -c 1", "a process for each core": "celery -A on_celery worker"}),
-    Peer("RQ", "rq", "on_rq", REDIS, 800, {"a fork for each job": "rq worker -u unix://{BENCH_REDIS}", "SimpleWorker": "rq worker -u unix://{BENCH_REDIS} -w rq.SimpleWorker"}),
-    Peer("Dramatiq", "dramatiq", "on_dramatiq", REDIS, 5000, {"one thread": "dramatiq on_dramatiq -p 1 -t 1", "eight threads for each core": "dramatiq on_dramatiq"}),
-    Peer("Huey, SQLite", "huey", "on_huey_sqlite", "SQLite, write-ahead log, synchronous=FULL", 3000, {"one thread": "huey_consumer on_huey_sqlite.huey"}),
-    Peer("Huey, MySQL", "huey", "on_huey_mysql", "the same MariaDB, by peewee and pymysql", 1000, {"one thread": "huey_consumer on_huey_mysql.huey"}),
-    Peer("django-tasks-db", "django-tasks-db", "on_django", "the same MariaDB, by pymysql", 500, {"one thread": "django-admin db_worker"}, {"DJANGO_SETTINGS_MODULE": "django_settings"}, "django-admin migrate --verbosity 0"),
-    Peer("procrastinate", "procrastinate", "on_procrastinate", "PostgreSQL with its defaults", 1000, {"one at a time": "procrastinate --app=on_procrastinate.app worker"}, {}, "procrastinate --app=on_procrastinate.app schema --apply"),
+    Peer("Celery", "celery", "on_celery", REDIS, 1500, {"one process": "celery -A on_celery worker -c 1", "a process for each core": "celery -A on_celery worker"}),
+    Peer("RQ", "rq", "on_rq", REDIS, 500, {"a fork for each job": "rq worker -u unix://{BENCH_REDIS}", "SimpleWorker": "rq worker -u unix://{BENCH_REDIS} -w rq.SimpleWorker"}),
+    Peer("Dramatiq", "dramatiq", "on_dramatiq", REDIS, 4000, {"one thread": "dramatiq on_dramatiq -p 1 -t 1", "eight threads for each core": "dramatiq on_dramatiq"}),
+    Peer("Huey, SQLite", "huey", "on_huey_sqlite", "SQLite, write-ahead log, synchronous=FULL", 2500, {"one thread": "huey_consumer on_huey_sqlite.huey"}),
+    Peer("Huey, MySQL", "huey", "on_huey_mysql", "the same MariaDB, by peewee and pymysql", 800, {"one thread": "huey_consumer on_huey_mysql.huey"}),
+    Peer("django-tasks-db", "django-tasks-db", "on_django", "the same MariaDB, by pymysql", 400, {"one thread": "django-admin db_worker"}, {"DJANGO_SETTINGS_MODULE": "django_settings"}, "django-admin migrate --verbosity 0"),
+    Peer("procrastinate", "procrastinate", "on_procrastinate", "PostgreSQL with its defaults", 800, {"one at a time": "procrastinate --app=on_procrastinate.app worker"}, {}, "procrastinate --app=on_procrastinate.app schema --apply"),
 ]  # fmt: skip
 
 
@@ -109,7 +110,7 @@ def ended(worker: subprocess.Popen) -> None:
     with suppress(subprocess.TimeoutExpired):
         worker.wait(30)
     with suppress(ProcessLookupError):
-        os.killpg(worker.pid, 9)
+        os.killpg(worker.pid, signal.SIGKILL)
     worker.wait()
 
 
@@ -147,12 +148,12 @@ def measure(server: Server, rounds: int, jobs: int, share: float) -> list[Figure
     figures = []
     for peer in PEERS:
         if peer.name in absent:
-            figures.append(Figure(f"÷ {peer.name}", "jobs/s", absent=f"not measured: {absent[peer.name]}"))
+            figures.append(Figure(f"no-op task beside {peer.name}", "jobs/s", absent=f"not measured: {absent[peer.name]}"))
             continue
         rates = {way: found[f"{peer.name} {way}"] for way in peer.ways}
         best = max(rates, key=lambda way, rates=rates: statistics.median(rates[way]))
         FLOORS[peer.name] += "; " + ", ".join(f"{way} (`{peer.ways[way]}`) {statistics.median(rate):,.0f} jobs/s" for way, rate in rates.items())
-        figures.append(Figure(f"÷ {peer.name}", "jobs/s", found[""], rates[best], peer.name))
+        figures.append(Figure(f"no-op task beside {peer.name}", "jobs/s", found[""], rates[best], peer.name))
     measured = [figure for figure in figures if not figure.absent]
     if measured:
         min(measured, key=lambda figure: figure.ratio).at_least = 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ def redis() -> Iterator[str]:
         process = subprocess.Popen([binary, "--port", "0", "--unixsocket", path, "--dir", folder, "--save", "", *durable], stdout=subprocess.DEVNULL)
         try:
             eventually(lambda: os.path.exists(path) or process.poll() is not None, 30, "redis-server")
+            if process.poll() is not None:
+                raise Absent(f"redis-server ended with {process.returncode}")
             yield path
         finally:
             process.terminate()
@@ -46,13 +49,16 @@ def postgres() -> Iterator[str]:
         if account:
             shutil.chown(folder, account["user"], account["group"])
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT, "cwd": folder, **account}
-        subprocess.run([home / "initdb", "-D", f"{folder}/data", "-U", "bench", "--auth", "trust", "-E", "UTF8"], check=True, **quiet)
+        if subprocess.run([home / "initdb", "-D", f"{folder}/data", "-U", "bench", "--auth", "trust", "-E", "UTF8"], **quiet).returncode:
+            raise Absent("initdb of PostgreSQL failed")
         process = subprocess.Popen([home / "postgres", "-D", f"{folder}/data", "-c", "listen_addresses=", "-c", f"unix_socket_directories={folder}"], **quiet)
         try:
             where = f"host={folder} user=bench dbname=postgres"
             ready = [home / "pg_isready", "-q", "-h", folder, "-d", "postgres", "-U", "bench"]
             eventually(lambda: not subprocess.run(ready).returncode or process.poll() is not None, 30, "postgres")
+            if process.poll() is not None:
+                raise Absent(f"postgres ended with {process.returncode}")
             yield where
         finally:
-            process.send_signal(2)  # SIGINT, PostgreSQL's own quick way to stop
+            process.send_signal(signal.SIGINT)  # its quick way to stop
             process.wait(30)
