@@ -1,7 +1,7 @@
 """
 Measures everything, each part against its floors in the same run, and writes benchmarks/results/bench.json, bench.md and the table of the README.
 
-`make bench`; `make bench QUICK=1` with small sizes; `make bench ONLY=tick,drain` some parts, whose results go into partial.json and partial.md.
+`make bench`; `make bench QUICK=1` with small sizes, which the README never shows; `make bench ONLY=tick,drain` some parts, whose results go into partial.json and partial.md.
 Exit code 1: a bar is missed.
 """
 
@@ -96,7 +96,7 @@ def main() -> int:
     file = arguments.results / ("partial" if arguments.only else "bench")
     file.with_suffix(".json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", "utf-8")
     file.with_suffix(".md").write_text("\n".join([head, *pages]), "utf-8")
-    if not arguments.only and arguments.results == RESULTS:
+    if arguments.size == "full" and not arguments.only and arguments.results == RESULTS:
         into_readme(found)
     for figure in missed:
         print(f"MISSED: {figure.what}: {figure.absent or f'{figure.ratio or figure.value:.2f}'}, the bar is {figure.bar}")
