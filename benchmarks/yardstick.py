@@ -69,11 +69,12 @@ class Figure:
 
     def cells(self) -> list[str]:
         """One row of the table: what, asyncsend, floor, ratio, bar, kept?"""
+        kept = {None: "", True: "yes", False: "**no**"}[self.kept]
         if self.absent:
-            return [self.what, "", "", self.absent, self.bar, ""]
+            return [self.what, "", "", self.absent.replace("|", "/"), self.bar, kept]
         floor = f"{number(statistics.median(self.floor))} {self.unit}, {self.against}" if self.floor else ""
         ratio = "" if self.ratio is None else f"{self.ratio:.2f}"
-        return [self.what, f"{number(self.value)} {self.unit}", floor, ratio, self.bar, {None: "", True: "yes", False: "**no**"}[self.kept]]
+        return [self.what, f"{number(self.value)} {self.unit}", floor, ratio, self.bar, kept]
 
 
 def number(value: float) -> str:

@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 BIN = Path(os.environ.get("BENCH_PEERS", HERE.parent.parent / ".venv-peers")).absolute() / "bin"
 SIZES = {"full": {"rounds": 5, "jobs": 20_000, "share": 1.0}, "quick": {"rounds": 3, "jobs": 5000, "share": 0.25}, "tiny": {"rounds": 1, "jobs": 100, "share": 0.02}}
 PATIENCE = 120.0  # seconds until a worker that does not get through is given up
-FLOORS: dict[str, str] = {}  # what each peer is, is found out when it is started
+FLOORS: dict[str, str] = {}  # each peer's version and store, once it is started
 REDIS = "Redis with appendonly yes, appendfsync everysec"
 
 
@@ -122,42 +122,43 @@ def ours(place: Account, jobs: int) -> float:
 
 
 def measure(server: Server, rounds: int, jobs: int, share: float) -> list[Figure]:
-    found: dict[str, list[float]] = {}
-    absent: dict[str, str] = {}
+    rates: dict[tuple[str, str], list[float]] = {}  # of a peer's way
+    absent: dict[tuple[str, str], str] = {}
+    of_ours: list[float] = []
     with account(server, ASYNCSEND_TASKS="on_asyncsend", ASYNCSEND_PATH=str(HERE)) as place, ExitStack() as stack:
         place.environment["BENCH_WITNESS"] = str(place.folder / "witness")
-        environments = {}
+        environments, ways = {}, [(peer, way) for peer in PEERS for way in peer.ways]
         for peer in PEERS:
             try:
                 version = called(["python", "-c", f"import importlib.metadata as m; print(m.version({peer.package!r}))"], {})
                 environments[peer.name] = stack.enter_context(place_of(peer, server))
-            except services.Absent as error:
-                absent[peer.name] = str(error)
-            else:
                 FLOORS[peer.name] = f"{peer.package} {version}; {peer.store}"
+            except services.Absent as error:
+                absent |= {(peer.name, way): str(error) for way in peer.ways}
         for _ in range(rounds):
-            found.setdefault("", []).append(ours(place, jobs))
-            for peer in PEERS:
-                for way in peer.ways:
-                    if peer.name in absent:
-                        continue
-                    try:
-                        found.setdefault(f"{peer.name} {way}", []).append(drained(peer, way, environments[peer.name], max(20, int(peer.jobs * share))))
-                    except services.Absent as error:
-                        absent[peer.name] = f"{way}: {error}"
-    figures = []
-    for peer in PEERS:
-        if peer.name in absent:
-            figures.append(Figure(f"no-op task beside {peer.name}", "jobs/s", absent=f"not measured: {absent[peer.name]}"))
-            continue
-        rates = {way: found[f"{peer.name} {way}"] for way in peer.ways}
-        best = max(rates, key=lambda way, rates=rates: statistics.median(rates[way]))
-        FLOORS[peer.name] += "; " + ", ".join(f"{way} (`{peer.ways[way]}`) {statistics.median(rate):,.0f} jobs/s" for way, rate in rates.items())
-        figures.append(Figure(f"no-op task beside {peer.name}", "jobs/s", found[""], rates[best], peer.name))
+            of_ours.append(ours(place, jobs))
+            for peer, way in ways:
+                if (peer.name, way) in absent:
+                    continue
+                try:
+                    rates.setdefault((peer.name, way), []).append(drained(peer, way, environments[peer.name], max(20, int(peer.jobs * share))))
+                except services.Absent as error:
+                    absent[peer.name, way] = f"{way} {error}"
+    figures = [figure_of(peer, of_ours, rates, absent) for peer in PEERS]
     measured = [figure for figure in figures if not figure.absent]
     fastest = min(measured, key=lambda figure: figure.ratio) if measured else figures[0]
     fastest.at_least = 3
     return figures
+
+
+def figure_of(peer: Peer, of_ours: list[float], rates: dict[tuple[str, str], list[float]], absent: dict[tuple[str, str], str]) -> Figure:
+    """Beside the better of its ways; FLOORS then says what each of them did."""
+    middle = {way: statistics.median(rates[peer.name, way]) for way in peer.ways if (peer.name, way) not in absent}
+    if not middle:
+        return Figure(f"no-op task beside {peer.name}", "jobs/s", absent="not measured: " + "; ".join(dict.fromkeys(absent[peer.name, way] for way in peer.ways)))
+    said = [f"{way} (`{peer.ways[way]}`) " + (f"{middle[way]:,.0f} jobs/s" if way in middle else absent[peer.name, way]) for way in peer.ways]
+    FLOORS[peer.name] += "; " + ", ".join(said)
+    return Figure(f"no-op task beside {peer.name}", "jobs/s", of_ours, rates[peer.name, max(middle, key=middle.__getitem__)], peer.name)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,5 @@ def nothing():
 
 
 def put(jobs):
-    from django.core.management import call_command
-
-    call_command("migrate", verbosity=0)
     for _ in range(jobs):
         nothing.enqueue()
