@@ -34,10 +34,11 @@ audit: $(VENV)/.tested  ## known weaknesses of our code and of what it stands on
 		echo "NOT AUDITED: the advisory service cannot be reached from this machine, so nothing is known; run make audit where there is a network"; exit 1; \
 	fi; exit $$code
 
-bench: $(VENV)/.tested  ## the empty tick, enqueue --each and mail, each against the bare floor in the same run
-	$(BIN)/python benchmarks/tick.py
-	$(BIN)/python benchmarks/bulk.py
-	$(BIN)/python benchmarks/mail.py
+# In an environment that has what `pip install asyncsend` brings and pytest, for the server of the tests: what the tests need besides makes pymysql's import dearer.
+PEERS = $(if $(ONLY),$(findstring peers,$(ONLY)),peers)
+bench: $(VENV)-bare/.installed $(PEERS:peers=$(VENV)-peers/.installed)  ## measure everything against raw floors and other queues: make bench QUICK=1, make bench ONLY=tick,drain
+	tests/install-servers.sh $(PEERS)
+	BENCH_PEERS=$(VENV)-peers $(VENV)-bare/bin/python -m benchmarks --size $(if $(QUICK),quick,full) --only '$(ONLY)'
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "asyncsend needs Python 3.11 or later: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -49,6 +50,19 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml
 
 $(VENV)/.tested: $(VENV)/.installed tests/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
+	@touch $@
+
+$(VENV)-bare/.installed: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m venv $(VENV)-bare
+	$(VENV)-bare/bin/python -m pip install --quiet --disable-pip-version-check --editable . pytest
+	@touch $@
+
+# One by one: what cannot be had today becomes a row of the table that says so.
+$(VENV)-peers/.installed: $(VENV)/bin/python benchmarks/peers-requirements.txt
+	$(BIN)/python -m venv $(VENV)-peers
+	@grep -o '^[^# ]*' benchmarks/peers-requirements.txt | while read -r package; do \
+	    $(VENV)-peers/bin/python -m pip install --quiet --disable-pip-version-check "$$package" || echo "NOT INSTALLED: $$package"; \
+	done
 	@touch $@
 
 torture: $(VENV)/.tested  ## kill real runs and look at the sinks, on each database: make torture KILLS=10000 LANES=2
@@ -69,4 +83,4 @@ newsletter: $(VENV)/.tested  ## 100,000 lines of a CSV file to a real mail serve
 	$(BIN)/python -m tests.newsletter --rows $(or $(ROWS),100000) --kills $(or $(KILLS),5) --database $(or $(DATABASE),mariadb) --seed $(or $(SEED),7)
 
 clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-bare $(VENV)-peers build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

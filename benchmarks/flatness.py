@@ -1,68 +1,58 @@
-"""
-Does a big table slow the claim? Time of claiming 100 due jobs, and of asking an idle queue, with a million future and a
-million finished rows, as a ratio to the same on an empty table; right after the rows came in, before the server refreshed
-its statistics. Usage: python benchmarks/flatness.py [SERVER …] [--rows 1000000]; SERVER as in shared/tools/servers, or
-mariadb (default) for the installed one.
-"""
+"""Does a big table slow the claim? Time of claiming 100 of 1,000 due jobs, and of asking a queue in which nothing is due, beside a crowd."""
 
 from __future__ import annotations
 
-import argparse
 import os
-import statistics
 import sys
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+from asyncsend import outcome as outcomes
+from asyncsend.outcome import Settlement
+from asyncsend.store import open_store
+from benchmarks.crowd import crowded
+from benchmarks.yardstick import Figure, Server, account, alone, in_turns
 
-from parts import _installed_mariadb, _matrix_server, made_store  # noqa: E402
-
-from asyncsend import outcome as outcomes  # noqa: E402
-from asyncsend.job import NewJob  # noqa: E402
-from asyncsend.outcome import Settlement  # noqa: E402
-
-
-def measure(store) -> tuple[float, float]:
-    """Median seconds of a claim of 100 and of a look at a queue with nothing due."""
-    claims, looks = [], []
-    for _ in range(9):
-        began = time.perf_counter()
-        names = store.ready_queues()
-        jobs = store.claim(names, 100, os.urandom(16).hex(), 1)
-        claims.append(time.perf_counter() - began)
-        store.settle([Settlement(job.id, job.token, outcomes.release()) for job in jobs])
-        began = time.perf_counter()
-        store.claim(["later"], 100, os.urandom(16).hex(), 1)
-        looks.append(time.perf_counter() - began)
-    return statistics.median(claims), statistics.median(looks)
+SIZES = {"full": {"rounds": 15, "rows": 1_000_000}, "quick": {"rounds": 9, "rows": 100_000}, "tiny": {"rounds": 1, "rows": 1000}}
+FLOORS = {"empty table": "the same on a table that has only the 1,000 due jobs"}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("servers", nargs="*", default=["mariadb"])
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    arguments = parser.parse_args()
-    print(f"{'server':15} {'claim 100':>10} {'+ ' + format(arguments.rows, ',') + ' future, as many done':>36} {'ratio':>6} {'idle look ratio':>16}")
-    for name in arguments.servers:
-        server = _installed_mariadb() if name == "mariadb" else _matrix_server(name)
-        with server.database() as database:
-            store = made_store(server.url(database))
-            store.insert([NewJob("email", "{}", f"due{number}") for number in range(1000)])
-            measure(store)
-            claim, look = measure(store)
-            with server.connect(database) as connection, connection.cursor() as cursor:
-                for start in range(0, arguments.rows, 20_000):
-                    later = ",".join(f"('email','{{}}','{'later' if number % 2 else 'default'}',NOW() + INTERVAL 1 DAY,{number % 4})" for number in range(start, start + 20_000))
-                    cursor.execute(f"INSERT INTO asyncsend_jobs (task, payload, queue, run_at, priority) VALUES {later}")
-                    done = ",".join("('email','{}','done',NOW())" for _ in range(20_000))
-                    cursor.execute(f"INSERT INTO asyncsend_jobs (task, payload, state, finished_at) VALUES {done}")
-            big_claim, big_look = measure(store)
-            print(f"{name:15} {claim * 1000:8.2f}ms {big_claim * 1000:34.2f}ms {big_claim / claim:6.2f} {big_look / look:16.2f}", flush=True)
-            store.close()
-        server.stop()
+def claim(store) -> float:
+    """Milliseconds of a claim of 100, which are given back."""
+    began = time.perf_counter()
+    jobs = store.claim(store.ready_queues(), 100, os.urandom(16).hex(), 1)
+    took = time.perf_counter() - began
+    assert len(jobs) == 100
+    store.settle([Settlement(job.id, job.token, outcomes.release()) for job in jobs])
+    return took * 1000
+
+
+def look(store) -> float:
+    """Milliseconds of a look at a queue with nothing due."""
+    began = time.perf_counter()
+    assert not store.claim(["later"], 100, os.urandom(16).hex(), 1)
+    return (time.perf_counter() - began) * 1000
+
+
+def measure(server: Server, rounds: int, rows: int) -> list[Figure]:
+    with account(server) as small, account(server) as big:
+        stores = []
+        for place in (small, big):
+            place.waiting("email", 1000)
+            stores.append(open_store(server.url(place.database), "asyncsend_"))
+            claim(stores[-1])
+        crowded(big, rows)
+        here, there = stores
+        found = in_turns(rounds, {
+            "claim here": lambda: claim(here), "claim there": lambda: claim(there), "look here": lambda: look(here), "look there": lambda: look(there),
+        })  # fmt: skip
+        here.close()
+        there.close()
+    beside = f"beside {rows:,} future and as many finished jobs"
+    return [
+        Figure(f"claim {beside}", "ms", found["claim there"], found["claim here"], "empty table", at_most=1.3),
+        Figure(f"a look at an idle queue {beside}", "ms", found["look there"], found["look here"], "empty table"),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    alone(sys.modules[__name__])

@@ -1,25 +1,22 @@
 """
-Does a claim walk past jobs whose keys let none of them start? Rows the server reads (Handler_read%) and time of a claim of 10,
-first with nothing else in the table, then behind a crowd. The first claim behind a crowd that waits moves it aside once; what a
-claim costs from then on is the second figure. Usage: python benchmarks/lines.py [SERVER …] [--rows 1000000]
+Does a claim walk past jobs whose keys let none of them start? Rows that the server reads (Handler_read%) and time of a claim of ten, behind a crowd.
+
+The first claim behind a crowd that waits moves it aside once; these are those that follow.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+from asyncsend import outcome as outcomes
+from asyncsend.outcome import Settlement
+from asyncsend.store import open_store
+from benchmarks.yardstick import Figure, Server, account, alone
 
-from parts import _installed_mariadb, _matrix_server, made_store  # noqa: E402
-
-from asyncsend import outcome as outcomes  # noqa: E402
-from asyncsend.outcome import Settlement  # noqa: E402
-
+SIZES = {"full": {"rounds": 5, "rows": 100_000}, "quick": {"rounds": 5, "rows": 10_000}, "tiny": {"rounds": 1, "rows": 200}}
+FLOORS = {"no crowd": "the same when nothing else is in the table"}
 # name: the columns of row `number`, all of them added before the ten jobs that may start
 CROWDS = {
     "ten order keys, their first jobs held": lambda number: f"'k{number % 10}', NULL, NOW(), '{'held' if number < 10 else 'ready'}'",
@@ -27,42 +24,42 @@ CROWDS = {
     "each its own order key, due tomorrow": lambda number: f"'k{number}', NULL, NOW() + INTERVAL 1 DAY, 'ready'",
     "one concurrency key, its limit reached": lambda number: f"NULL, 'oven', NOW(), '{'running' if number < 2 else 'ready'}'",
 }
+READS = "SELECT SUM(VARIABLE_VALUE) FROM {}.SESSION_STATUS WHERE VARIABLE_NAME LIKE 'Handler_read%'"
 
 
-def measure(store) -> tuple[int, float]:
-    """Rows read and seconds of a claim of ten, which are given back."""
-    reads = "SELECT SUM(VARIABLE_VALUE) FROM information_schema.SESSION_STATUS WHERE VARIABLE_NAME LIKE 'Handler_read%'"
-    if store.facts()["version"].startswith(("8.", "9.")):
-        reads = reads.replace("information_schema.SESSION_STATUS", "performance_schema.session_status")
-    before, began = store._rows(reads)[0][0], time.perf_counter()  # noqa: SLF001
+def claim(store) -> tuple[float, float]:
+    """Rows read and milliseconds of a claim of ten, which are given back."""
+    reads = READS.format("performance_schema" if store.facts()["version"].startswith(("8.", "9.")) else "information_schema")
+    before, began = store._rows(reads)[0][0], time.perf_counter()  # noqa: SLF001 - what this session read, only its own connection can ask
     jobs = store.claim(store.ready_queues(), 10, os.urandom(16).hex(), 1, limit_of=lambda key: 2 if key == "oven" else None)
     took, after = time.perf_counter() - began, store._rows(reads)[0][0]  # noqa: SLF001
     assert jobs
     store.settle([Settlement(job.id, job.token, outcomes.release()) for job in jobs])
-    return int(after - before), took
+    return float(after - before), took * 1000
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("servers", nargs="*", default=["mariadb"])
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    arguments = parser.parse_args()
-    for name in arguments.servers:
-        server = _installed_mariadb() if name == "mariadb" else _matrix_server(name)
-        for crowd, columns in {"nothing": None, **CROWDS}.items():
-            with server.database() as database:
-                store = made_store(server.url(database))
-                store.standing("default")
-                with server.connect(database) as connection, connection.cursor() as cursor:
-                    for start in range(0, arguments.rows if columns else 0, 10_000):
-                        rows = ",".join(f"('email','{{}}',{columns(number)})" for number in range(start, min(start + 10_000, arguments.rows)))
-                        cursor.execute(f"INSERT INTO asyncsend_jobs (task, payload, order_key, concurrency_key, run_at, state) VALUES {rows}")
-                    cursor.execute("INSERT INTO asyncsend_jobs (task, payload) VALUES " + ",".join(["('email','{}')"] * 10))
-                (first_reads, first), (reads, again) = measure(store), measure(store)
-                print(f"{name:12} {crowd:40} first {first_reads:>10,} rows {first:8.3f} s   then {reads:>6,} rows {again * 1000:7.1f} ms", flush=True)
-                store.close()
-        server.stop()
+def claims(server: Server, rounds: int, rows: int, crowd=None) -> tuple[list[float], list[float]]:
+    with account(server) as place:
+        store = open_store(server.url(place.database), "asyncsend_")
+        store.standing("default")
+        if crowd:
+            place.insert("task, payload, order_key, concurrency_key, run_at, state", lambda number: f"('email', '{{}}', {crowd(number)})", rows)
+        place.waiting("email", 10)
+        claim(store)
+        reads, times = zip(*[claim(store) for _ in range(rounds)], strict=True)
+        store.close()
+        return list(reads), list(times)
+
+
+def measure(server: Server, rounds: int, rows: int) -> list[Figure]:
+    alone_reads, alone_times = claims(server, rounds, rows)
+    figures = []
+    for name, crowd in CROWDS.items():
+        reads, times = claims(server, rounds, rows, crowd)
+        figures.append(Figure(f"claim behind {rows:,}: {name}", "rows read", reads, alone_reads, "no crowd"))
+        figures.append(Figure("the same", "ms", times, alone_times, "no crowd"))
+    return figures
 
 
 if __name__ == "__main__":
-    main()
+    alone(sys.modules[__name__])

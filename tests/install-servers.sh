@@ -1,6 +1,6 @@
 #!/bin/sh
 # The real parts of the tests, from Debian: a MariaDB server, Postfix's smtp-sink, PHP with MySQL, cron; faketime speeds
-# cron up, strace kills at a system call. No service is started. Without root it says exactly what to install, and fails only where it matters (CI).
+# cron up, strace kills at a system call. With the word `peers` also what other queues need in `make bench`: Redis and PostgreSQL. No service is started. Without root it says exactly what to install, and fails only where it matters (CI).
 set -eu
 missing=
 need() { # need COMMAND PACKAGE...
@@ -17,6 +17,10 @@ need openssl openssl
 need unshare util-linux
 need strace strace
 [ -n "$(find /usr/lib -name libfaketimeMT.so.1 2>/dev/null | head -n 1)" ] || missing="$missing faketime"
+if [ "${1:-}" = peers ]; then
+    need redis-server redis-server
+    [ -n "$(find /usr/lib/postgresql -name postgres -path '*/bin/*' 2>/dev/null | head -n 1)" ] || missing="$missing postgresql"
+fi
 [ -n "$missing" ] || exit 0
 if ! command -v apt-get >/dev/null 2>&1; then
     echo "The tests want these Debian packages, and this system has no apt-get:$missing" >&2

@@ -36,7 +36,7 @@ def test_the_six_steps_lead_from_nothing_to_a_first_mail(tmp_path, server, smtp)
     assert len(re.findall(r"# \d\.", script)) <= 6
     home = tmp_path / "you"
     home.mkdir()
-    shutil.copytree(ROOT, home / "asyncsend", ignore=shutil.ignore_patterns(".git", ".venv", "*_cache", "tests"))
+    shutil.copytree(ROOT, home / "asyncsend", ignore=shutil.ignore_patterns(".git", ".venv*", "*_cache", "tests"))
     with server.database() as name:
         script = script.replace("mysql://user:password@localhost/database", server.url(name))
         script = script.replace("smtp://shop%40example.com:password@mail.example.com:587", smtp.url)

@@ -1,4 +1,4 @@
-"""What an empty minute may cost: no import it does not need, and few statements. Never a time: benchmarks/tick.py has the ratios."""
+"""What an empty minute may cost: no import it does not need, and few statements. Never a time: `make bench` has the ratios."""
 
 import subprocess
 import sys

@@ -1,0 +1,8 @@
+from witness import note
+
+from asyncsend import task
+
+
+@task
+def nothing():
+    note()
