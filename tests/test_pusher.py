@@ -4,7 +4,7 @@ import json
 from urllib.parse import urlsplit
 
 import pytest
-from parts import HttpSink, eventually
+from parts import eventually
 from pusher import Pusher as Official
 
 from asyncsend import config
@@ -16,19 +16,6 @@ from asyncsend.tasks.pusher import Pusher, event_of
 EVENT = {"channel": "user-17", "event": "export-ready", "data": {"url": "/exports/17", "name": "Größe 🎁"}}
 JOB = Job(17, "pusher", "{}")
 AT = 1795257600.4
-
-
-@pytest.fixture(scope="module")
-def receiver():
-    sink = HttpSink()
-    yield sink
-    sink.stop()
-
-
-@pytest.fixture
-def http(receiver):
-    receiver.requests, receiver.answers, receiver.behave = [], [], "answer"
-    return receiver
 
 
 @pytest.fixture
