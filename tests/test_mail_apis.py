@@ -311,7 +311,7 @@ def test_a_reply_that_breaks_off_undoes_no_success(send, http):
 
 @pytest.mark.parametrize(
     ("status", "headers", "about"),
-    [(401, {}, {"troubled": True, "broken": True}), (429, {"Retry-After": "77"}, {"troubled": True, "leave_alone": 77.0}), (400, {}, None), (500, {}, None)],
+    [(401, {}, {"troubled": True, "broken": True}), (429, {"Retry-After": "77"}, {"troubled": True, "leave_alone": 77.0}), (400, {}, {"failed": True}), (413, {}, None), (500, {}, None), (406, {}, None)],
 )
 def test_an_answer_says_of_the_account_what_its_reason_means(send, http, status, headers, about):
     http.answers = [(status, headers, b"")]
@@ -401,6 +401,21 @@ def test_a_run_sends_by_a_provider_and_no_key_is_seen_anywhere(lite, http):
     assert "the mail provider's limit is reached" in said
 
 
+@pytest.mark.parametrize("failures, dead", [("3/hour", 3), ("off", 5)])
+@pytest.mark.parametrize("way", ["sendgrid", "sendmail"])
+def test_what_a_provider_or_sendmail_refuses_counts_as_a_failure(lite, http, tmp_path, way, failures, dead):
+    program = tmp_path / "sendmail"
+    program.write_text("#!/bin/sh\ncat > /dev/null\nexit 67\n")
+    program.chmod(0o700)
+    lite.environment |= {"ASYNCSEND_EMAIL_FAILURES": failures, "ASYNCSEND_EMAIL_URL": f"sendmail://{program}" if way == "sendmail" else f"sendgrid://{QUOTED}@default?base={http.url}"}
+    http.answers = [(400, {}, SG % b"Does not contain a valid address.")] * 5
+    for number in range(5):
+        lite.insert("email", json.dumps({**PLAIN, "to": f"a{number}@example.com"}))
+    lite.quiet("run")
+    assert [state for (state,) in lite.rows("state")] == ["dead"] * dead + ["ready"] * (5 - dead)
+    assert {reason for (reason,) in lite.rows("reason", "state = 'ready'")} <= {"breaker-open"}
+
+
 # ── the size that a mail server takes ────────────────────────────────────────────────────────────────────────────────
 
 
@@ -417,6 +432,22 @@ def test_a_message_above_the_size_in_ehlo_is_refused_before_it_is_sent_and_both_
         out.send("shop@example.com", "ann@example.com", b"Subject: y\r\n\r\nhello\r\n", "u")
         out.close()
         assert (len(sink.mails), sink.connections) == (2, before), "the connection is as good as before"
+    finally:
+        sink.controller.stop()
+
+
+def test_a_message_above_the_size_gives_its_turn_back_and_opens_no_channel(lite):
+    sink = SmtpSink()
+    sink.controller.SMTP_kwargs["data_size_limit"] = 2000
+    lite.environment |= {"ASYNCSEND_EMAIL_URL": sink.url, "ASYNCSEND_EMAIL_LIMIT": "5/day"}
+    lite.sql("INSERT INTO asyncsend_channels (name, failures, stops, stopped_until, reason) VALUES ('email', 5, 1, '2020-01-01', 'login')")
+    try:
+        lite.insert("email", json.dumps({**PLAIN, "text": "x\n" * 2000}))
+        lite.quiet("run")
+        store = lite.store()
+        left = store._rows("SELECT COUNT(*) FROM asyncsend_sends"), store._rows("SELECT failures FROM asyncsend_channels")
+        store.close()
+        assert (lite.rows("state, reason"), *left) == ([("dead", "smtp-size")], [(0,)], [(5,)])
     finally:
         sink.controller.stop()
 

@@ -450,7 +450,8 @@ class Sendmail:
             raise Retry(None, f"cannot start {self.program} ({error.strerror}): check ASYNCSEND_EMAIL_URL", reason="cannot-start") from error
         said = printable((done.stderr or done.stdout).decode("utf-8", "replace").strip(), 300)
         if done.returncode in self.NEVER:
-            raise Refused(f"{self.program}: {self.NEVER[done.returncode]} ({said})", reason="refused")
+            refused = Refused(f"{self.program}: {self.NEVER[done.returncode]} ({said})", reason="refused")
+            raise refused if done.returncode == os.EX_DATAERR else refused.of_channel(failed=True)
         if done.returncode:
             raise Retry(None, f"{self.program} exited with {done.returncode} ({said})", reason="sendmail")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from asyncsend.answers import Answer
+from asyncsend.answers import Answer, Refused
 from asyncsend.errors import ConfigurationError
 from asyncsend.tasks.gateway import Gateway, from_file, judge, request_of, told
 
@@ -70,7 +70,12 @@ class Api:
         url, headers, body = self._request(Mail(sender, recipient, message, key))
         try:
             reply = http.call(self._session, self.gateway.method, url, headers=headers, data=body, timeout=self.timeout, auth=self.gateway.auth)
+        except Answer as answer:
+            raise told(answer) from None
+        try:
             return self._judge(reply)
+        except Refused as refused:  # its address or its content, which not every provider tells apart; 413 is its size
+            raise refused.of_channel(failed=True) if reply.status != 413 else refused from None
         except Answer as answer:
             raise told(answer) from None
 
