@@ -119,6 +119,8 @@ CREATE TABLE IF NOT EXISTS asyncsend_batches (
   reason           VARCHAR(191) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL DEFAULT NULL,  -- why a follower could not be added
   quiet            VARCHAR(11)  CHARACTER SET ascii COLLATE ascii_bin NULL DEFAULT NULL,  -- 22:00-08:00: when it is not sent
   deadline         TIMESTAMP(6) NULL DEFAULT NULL,                                    -- what has not started by then is cancelled
+  push             VARCHAR(191) CHARACTER SET ascii COLLATE ascii_bin NULL DEFAULT NULL,  -- the channel of Pusher that hears how far it is
+  pushed_at        TIMESTAMP(6) NULL DEFAULT NULL,
   PRIMARY KEY (uid),
   KEY batches_open (finished_at)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
@@ -291,4 +293,4 @@ INSERT IGNORE INTO asyncsend_status (scope) VALUES ('default');
 
 INSERT IGNORE INTO asyncsend_alerts (cause) VALUES ('looked');
 
-INSERT IGNORE INTO asyncsend_schema (version) VALUES (1), (2), (3), (4), (5), (6), (7), (8), (9), (10);
+INSERT IGNORE INTO asyncsend_schema (version) VALUES (1), (2), (3), (4), (5), (6), (7), (8), (9), (10), (11);

@@ -17,8 +17,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncsend import producer
+from asyncsend.answers import BadPayload
 from asyncsend.errors import Conflict, InvalidJob
-from asyncsend.job import NewBatch
+from asyncsend.job import MAX_PRIORITY, NewBatch
 from asyncsend.outcome import FINISHED
 from asyncsend.text import printable
 from asyncsend.times import utc
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 Follower = tuple[str, Mapping[str, Any]] | None  # task and payload
 SLICE = 500  # jobs cancelled at once
 PAGE = 100  # open batches read at once
+EVENT = "batch.progress"
+PUSHED_WITHIN = 30.0  # seconds; later it is no news any more
 
 
 class Batch:
@@ -65,6 +68,7 @@ def batch(
     allow_failures: bool = True,
     quiet: str | None = None,
     deadline: datetime | float | None = None,
+    push: str | None = None,
     uid: str | None = None,
     connection: Any = None,
 ) -> Iterator[Batch]:
@@ -74,13 +78,13 @@ def batch(
     `then` is added when every job is through (with `allow_failures`, also if some are dead), `catch` at the first dead job,
     `finally_` when nothing is left, whatever became of it; each is a task and its payload. Without `allow_failures` the first
     dead job cancels what has not started. None of its jobs is started in the `quiet` hours of the day (22:00-08:00, in
-    ASYNCSEND_TIMEZONE), nor after `deadline` (a time, or seconds since 1970): what waits then is cancelled. An exception in
-    the block cancels the batch and goes on. With `connection` everything is in your transaction. InvalidJob, Conflict if the
-    uid is taken.
+    ASYNCSEND_TIMEZONE), nor after `deadline` (a time, or seconds since 1970): what waits then is cancelled. `push` names a channel
+    of Pusher that hears `batch.progress` every few seconds while a run is at it, and at its end. An exception in the block
+    cancels the batch and goes on. With `connection` everything is in your transaction. InvalidJob, Conflict if the uid is taken.
     """
     first, second, last = (follower(*one) if one else None for one in (then, catch, finally_))
     until = utc(deadline).timestamp() if isinstance(deadline, datetime) else deadline
-    new = NewBatch(uid or producer.new_uid(), name, allow_failures, first, second, last, quiet, until).checked()
+    new = NewBatch(uid or producer.new_uid(), name, allow_failures, first, second, last, quiet, until, push and push_channel(push)).checked()
     if connection is not None:
         from asyncsend.store.foreign import asked_through
         from asyncsend.store.insert import insert_batch
@@ -144,14 +148,49 @@ def _look_after(store: Store, owner: str, log: Log, beat: Callable[[], None], on
     if one.has_left:
         total, left = store.batch_counts(one.uid)
         if finished := total - left + one.pruned:
-            store.note_progress(one.uid, min(99, 100 * finished // (total + one.pruned)), owner)
+            percent = min(99, 100 * finished // (total + one.pruned))
+            pushes = _pushes(store, one, percent)[0] if one.push_due and percent > one.progress else []
+            # Where it is pushed nothing is noted but what is pushed: the next one then says what is new.
+            if store.note_progress(one.uid, percent if pushes or one.push is None else one.progress, owner, pushes):
+                added += len(pushes)
         if left:
             return added
     followers, trouble = _followers(one, *(("finally",) if stopped else ("then", "finally")))
+    pushes, unsaid = _pushes(store, one, 100)
+    followers, trouble = [*followers, *pushes], trouble or unsaid
     if store.finish_batch(one.uid, followers, trouble, owner):
         added += len(followers)
         log.event("batch-finished", batch=one.uid, added=len(followers), error=trouble)
     return added
+
+
+def push_channel(name: str) -> str:
+    """The name itself; InvalidJob if it is none of a channel of Pusher's."""
+    from asyncsend.tasks.pusher import event_of
+
+    try:
+        event_of({"channel": name, "event": EVENT})
+    except BadPayload as error:
+        raise InvalidJob(f"push: {error}") from error
+    return name
+
+
+def _pushes(store: Store, one: OpenBatch, percent: int) -> tuple[list[NewJob], str | None]:
+    """The job that tells the page, if one is to be told, and why it cannot be made: somebody wrote the row by hand."""
+    row = store.batch(one.uid) if one.push is not None else None
+    if row is None or one.push is None:
+        return [], None
+    counts = row.counts
+    data = {"batch": one.uid, "percent": percent, "done": counts["done"], "failed": counts["dead"], "cancelled": counts["cancelled"], "total": sum(counts.values())}
+    try:
+        job = producer.new_job(
+            "pusher", {"channel": push_channel(one.push), "event": EVENT, "data": data}, uid=f"{one.uid}:push:{percent}",
+            priority=MAX_PRIORITY, expires=PUSHED_WITHIN if percent < 100 else None,
+            order_key=f"{one.uid}:push",  # one that is tried again must not come after the next
+        )  # fmt: skip
+    except InvalidJob as error:
+        return [], printable(str(error), 180)
+    return [job], None
 
 
 class Progress(NamedTuple):

@@ -45,7 +45,7 @@ DECLARED: dict[str, tuple[str, str]] = {
     "ASYNCSEND_KEEP_DEAD": ("90d", "how long dead letters stay in the table"),
     "ASYNCSEND_KEEP_HELD": ("90d", "how long held jobs wait for a decision; then they are dead"),
     "ASYNCSEND_ARCHIVE": ("", "folder for what is deleted after its time, as gzipped JSON lines; default: it is deleted for good"),
-    "ASYNCSEND_EMAIL_URL": ("", "smtp://user:password@host:587, smtps://…, sendmail:///usr/sbin/sendmail, sendgrid://KEY@default, mailgun://KEY@domain, …; default: maildir:// in the local outbox"),
+    "ASYNCSEND_EMAIL_URL": ("", "smtp://user:password@host:587, smtps://…, sendmail:///usr/sbin/sendmail, sendgrid://KEY@default, mailgun://KEY@domain, ses://KEYID:SECRET@default?region=eu-west-1, …; default: maildir:// in the local outbox"),
     "ASYNCSEND_EMAIL_FROM": ("", "sender of mails that name none: Shop <shop@example.com>"),
     "ASYNCSEND_EMAIL_ON_UNKNOWN": ("retry", "when a mail server vanishes after the final dot: retry (same Message-ID) or hold"),
     "ASYNCSEND_EMAIL_LIMIT": ("", "how many mails may go out in which time: 10/min, 200/hour, 1000/day, 1 per 6s, or the name of a host, such as dreamhost"),

@@ -175,6 +175,7 @@ class NewBatch(NamedTuple):
     finally_job: str | None = None
     quiet: str | None = None  # 22:00-08:00: when none of its jobs is started
     deadline: float | None = None  # seconds since 1970: what has not started by then is cancelled
+    push: str | None = None  # the channel of Pusher that hears how far it is
 
     def checked(self) -> NewBatch:
         """This batch, its hours as they are stored. InvalidJob names the member and its limit."""

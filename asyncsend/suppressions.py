@@ -11,13 +11,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from asyncsend import outcome as outcomes
 from asyncsend.job import members_of
 from asyncsend.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from asyncsend.job import Job
+    from asyncsend.outcome import Outcome
     from asyncsend.store import Store
     from asyncsend.store.rows import Suppression
     from asyncsend.tasks.bounces import Told
@@ -67,8 +69,31 @@ def sort_out(store: Store, jobs: Iterable[Job]) -> None:
         rows.setdefault((row.kind, row.address.lower()), []).append(row)
     for job in going if rows else ():
         if job.id in to:
-            address, of_list = to[job.id]
-            job.suppressed = next((words(row) for row in rows.get((job.task, address), ()) if stops(row, of_list)), None)
+            job.suppressed = _why(rows, job.task, *to[job.id])
+
+
+class Learnt:
+    """Addresses that jobs of this very run were refused for; those in hand were looked up before."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str], list[Suppression]] = {}
+
+    def heard(self, job: Job, outcome: Outcome) -> None:
+        """Learn from what became of a job."""
+        from asyncsend.store.rows import Suppression
+
+        if outcome.suppress and outcome.address and (found := known(outcome.address)):
+            self._rows.setdefault(found, []).append(Suppression(*found, "", outcome.suppress, f"job {job.uid or job.id}, a moment ago"))
+
+    def instead(self, job: Job) -> Outcome | None:
+        """The outcome of a job that must not be begun any more; None if it may be."""
+        to = _goes_to(job.task, job.payload) if job.task in KINDS else None
+        why = _why(self._rows, job.task, *to) if to else None
+        return outcomes.cancel("suppressed", why) if why else None
+
+
+def _why(rows: Mapping[tuple[str, str], Iterable[Suppression]], kind: str, address: str, of_list: str) -> str | None:
+    return next((words(row) for row in rows.get((kind, address), ()) if stops(row, of_list)), None)
 
 
 def _goes_to(kind: str, payload: str) -> tuple[str, str] | None:

@@ -111,7 +111,7 @@ class Child:
                 journal.finished(job.id, token, outcome)
         except OSError:
             journal, self.parent.journal_broken = None, True
-        if outcome.troubled or outcome.failed:
+        if outcome.troubled or outcome.failed or outcome.suppress:
             self.wave = job.wave + 1
         leaving = self._leaked()
         self._say(f'{{"outcome":{as_text(outcome)}{"" if journal else _BROKEN}{_LEAVING if leaving else ""}}}')

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from asyncsend.config import Settings
     from asyncsend.journal import Claim, Journal
     from asyncsend.log import Log
+    from asyncsend.suppressions import Learnt
 
 WINDOW = 256  # jobs a worker may hold unexecuted: enough that no-op jobs never wait for the pipe
 WINDOW_BYTES = 64 * 1024  # of payload; below a socket's buffer, so that handing never blocks
@@ -101,6 +102,7 @@ class Workers:
         self.close_in_child, self.mark_started, self.chance, self.clock = tuple(close_in_child), mark_started, chance, clock
         self.backlog: deque[Job] = deque()  # claimed, not yet handed
         self.unstarted: list[Job] = []  # came back untouched: to be released
+        self.learnt: Learnt | None = None
         self.policies: dict[str, Policy] = {}
         self.journal_broken = journal is None
         self.workers: list[Worker] = []
@@ -289,7 +291,7 @@ class Workers:
                     or (len(worker.window) > 1 and worker.window[-1].rank > job.rank)  # which are on their way back
                 ):
                     break
-                instead = self.channels.instead(job)
+                instead = self.channels.instead(job) or (self.learnt.instead(job) if self.learnt else None)
                 if troubled and instead is None and self._under_way(troubled.name) >= self.channels.at_once(troubled):
                     full.add(troubled.name)
                     if self._pass_over(full):
@@ -297,7 +299,7 @@ class Workers:
                     break
                 self.backlog.popleft()
                 if instead is not None:
-                    self._finished.append((job, instead))
+                    self._finished.append((job, instead._replace(unsent=True)))
                     continue
                 if marked:
                     if not self.mark_started(job.id, job.token or "", self._policy(job).holds):
@@ -426,7 +428,12 @@ class Workers:
             said = printable(without(self.settings.secrets, tail.decode("utf-8", "replace").strip())[-1500:])
             if said:
                 outcome = outcome._replace(error=f"{outcome.error} It printed: {said}"[:MAX_TEXT])
-        if outcome.troubled or outcome.failed:
+        if outcome.suppress:
+            from asyncsend.suppressions import Learnt
+
+            self.learnt = self.learnt or Learnt()
+            self.learnt.heard(job, outcome)
+        if outcome.troubled or outcome.failed or outcome.suppress:
             self._wave += 1
             self.allow_until(self._valid_until)
         self._finished.append((job, self.channels.heard(job, outcome)))

@@ -585,8 +585,32 @@ class HttpSink:
         self.server.server_close()
 
 
-@pytest.fixture
-def http():
+@pytest.fixture(scope="module")
+def receiver():
     sink = HttpSink()
     yield sink
     sink.stop()
+
+
+@pytest.fixture
+def http(receiver):
+    """One HTTP server for all tests of a file, fresh for each."""
+    receiver.requests, receiver.answers, receiver.behave, receiver.release = [], [], "answer", threading.Event()
+    yield receiver
+    receiver.release.set()
+
+
+def assert_signed_for_amazon(request: Request, url: str, service: str, key_id: str, secret: str, region: str = "eu-west-1") -> None:
+    """By the word of botocore: the signature is over this very request, and of this account."""
+    from botocore.auth import SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+
+    said = dict(part.split("=", 1) for part in request.headers["Authorization"].removeprefix("AWS4-HMAC-SHA256 ").split(", "))
+    names = said["SignedHeaders"].split(";")
+    assert {"host", "x-amz-date", "content-type"} <= set(names)
+    asked = AWSRequest(request.method, url + request.path, headers={name: value for name, value in request.headers.items() if name.lower() in names}, data=request.body)
+    asked.context["timestamp"] = request.headers["x-amz-date"]
+    oracle = SigV4Auth(Credentials(key_id, secret), service, region)
+    assert said["Credential"] == f"{key_id}/{request.headers['x-amz-date'][:8]}/{region}/{service}/aws4_request"
+    assert said["Signature"] == oracle.signature(oracle.string_to_sign(asked, oracle.canonical_request(asked)), asked)

@@ -162,7 +162,7 @@ def test_in_the_apps_own_transaction_batch_and_jobs_exist_if_and_only_if_it_comm
 
 def test_then_follows_exactly_once_and_progress_never_goes_back_however_runs_are_killed(shop):
     chance = random.Random(20261121)
-    with batch("b", then=("mark", {"name": "then"})) as one:
+    with batch("b", then=("mark", {"name": "then"}), push="private-b") as one:
         one.enqueue_many("mark", [{"name": f"j{number}", "seconds": 0.002} for number in range(150)])
     percents = []
     for _ in range(8):
@@ -179,6 +179,9 @@ def test_then_follows_exactly_once_and_progress_never_goes_back_however_runs_are
     assert percents[-1] == 100
     assert effects(shop).count("then") == 1
     assert [uid for (uid,) in shop.rows("uid") if uid.endswith(":then")] == [f"{one.uid}:then"]
+    told = [int(uid.rpartition(":")[2]) for (uid,) in shop.rows("uid", "task = 'pusher'")]
+    assert told == sorted(set(told))
+    assert told[-1] == 100
     assert shown(shop, "b")["counts"]["done"] == 150
 
 

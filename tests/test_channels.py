@@ -8,7 +8,7 @@ from asyncsend import channels
 from asyncsend import outcome as outcomes
 from asyncsend.answers import Refused, Retry, Snooze
 from asyncsend.channels import Channel, Channels
-from asyncsend.job import Job
+from asyncsend.job import Job, NewJob
 from asyncsend.quotas import Window
 from asyncsend.tasks.replies import POLICY, judged, once_more
 
@@ -100,7 +100,7 @@ def test_what_failed_is_remembered_by_the_next_run_and_counted_once(store, clock
     clock.set(1_800_000_000)
     store.most_failed = MOST
     for number in range(3):
-        store.insert([outcomes.NewJob("email", "{}", f"u{number}")])
+        store.insert([NewJob("email", "{}", f"u{number}")])
         [job] = store.claim(["default"], 1, f"{number}" * 32, 1)
         settlement = outcomes.Settlement(job.id, job.token, HARD)
         for _ in range(2):

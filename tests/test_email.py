@@ -509,8 +509,9 @@ def test_an_address_never_becomes_an_option_or_a_shell_word(sendmail, tmp_path):
 
 @pytest.mark.parametrize("code, kind", [(75, Retry), (1, Retry), (70, Retry), (71, Retry), (127, Retry), (67, Refused), (65, Refused), (68, Refused)])
 def test_the_exit_code_of_sendmail_decides(sendmail, code, kind):
-    with pytest.raises(kind, match="mailbox unavailable"):
+    with pytest.raises(kind, match="mailbox unavailable") as caught:
         sendmail(code, "mailbox unavailable").send("a@example.com", "b@example.com", b"x" * 1_000_000, "k")
+    assert caught.value.about == ({"failed": True} if code in (os.EX_NOUSER, os.EX_NOHOST) else None), "an address that is refused is what hosts count"
 
 
 def test_a_sendmail_that_is_not_there_is_a_failed_attempt_that_names_the_setting(tmp_path):

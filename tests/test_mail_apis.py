@@ -2,14 +2,13 @@
 
 import base64
 import json
-import threading
 import time
 from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from email.parser import BytesParser
 
 import pytest
-from parts import HttpSink, SmtpSink
+from parts import SmtpSink, assert_signed_for_amazon
 
 from asyncsend import config, execute
 from asyncsend.answers import Answer, Refused, Retry, Snooze, Unknown
@@ -32,25 +31,11 @@ OK = {
     "sendgrid": (202, {"X-Message-Id": "14c5d75ce93.dfd.64b469"}, b""),
     "mailgun": (200, {}, b'{"id":"<order-17@example.com>","message":"Queued. Thank you."}'),
     "brevo": (201, {}, b'{"messageId":"<2026@smtp-relay.mailin.fr>"}'),
+    "ses": (200, {}, b'{"MessageId":"0102018e-000000"}'),
     "postmark": (200, {}, b'{"To":"ann@example.com","SubmittedAt":"2026-11-03T09:15:30Z","MessageID":"0a129aee-e1cd","ErrorCode":0,"Message":"OK"}'),
 }
-IDS = {"sendgrid": "14c5d75ce93.dfd.64b469", "mailgun": "<order-17@example.com>", "brevo": "<2026@smtp-relay.mailin.fr>", "postmark": "0a129aee-e1cd"}
+IDS = {"sendgrid": "14c5d75ce93.dfd.64b469", "mailgun": "<order-17@example.com>", "brevo": "<2026@smtp-relay.mailin.fr>", "postmark": "0a129aee-e1cd", "ses": "0102018e-000000"}
 PROVIDERS = list(OK)
-
-
-@pytest.fixture(scope="module")
-def receiver():
-    sink = HttpSink()
-    yield sink
-    sink.stop()
-
-
-@pytest.fixture
-def http(receiver):
-    """One provider for all these tests, fresh for each: stopping one takes half a second."""
-    receiver.requests, receiver.answers, receiver.behave, receiver.release = [], [], "answer", threading.Event()
-    yield receiver
-    receiver.release.set()
 
 
 @pytest.fixture
@@ -61,7 +46,8 @@ def send(tmp_path, http):
     def made(name, payload=PLAIN, timeout=10.0, api=None):
         settings = config.load({"ASYNCSEND_HOME": str(tmp_path), "ASYNCSEND_EMAIL_FROM": "Shop, Inc <shop@example.com>"})
         if api is None:
-            api = Api(f"{name}://{QUOTED}@{'mg.example.com' if name == 'mailgun' else 'default'}?base={http.url}", timeout)
+            login = f"AKIDEXAMPLE:{QUOTED}" if name == "ses" else QUOTED
+            api = Api(f"{name}://{login}@{'mg.example.com' if name == 'mailgun' else 'default'}?base={http.url}{'&region=eu-west-1' if name == 'ses' else ''}", timeout)
             opened.append(api)
         if not http.answers:
             http.answers = [OK[name]]
@@ -75,6 +61,10 @@ def send(tmp_path, http):
 
 def job(**members):
     return Job(17, "email", "{}", uid="order-17", created_at=BORN, **members)
+
+
+def kind(request):
+    return {name.lower(): value for name, value in request.headers.items()}["content-type"]
 
 
 def asked(http, path):
@@ -157,12 +147,28 @@ def test_postmark_is_asked_as_it_documents(send, http):
     }  # fmt: skip
 
 
+def test_ses_is_asked_as_botocore_asks_and_signed_by_its_word(send, http, tmp_path):
+    import botocore.session
+
+    assert send("ses", LETTER) == {"status": 200, "message": "0102018e-000000"}
+    settings = config.load({"ASYNCSEND_HOME": str(tmp_path), "ASYNCSEND_EMAIL_FROM": "Shop, Inc <shop@example.com>"})
+    client = botocore.session.Session().create_client("sesv2", "eu-west-1", endpoint_url=http.url, aws_access_key_id="AKIDEXAMPLE", aws_secret_access_key=KEY)
+    http.answers = [OK["ses"]]
+    client.send_email(
+        Destination={"ToAddresses": ["ann@example.com"]}, Content={"Raw": {"Data": Composer(settings)(LETTER, job())[2]}}, EmailTags=[{"Name": "asyncsend", "Value": "order-17"}]
+    )
+    ours, theirs = http.requests
+    assert (ours.method, ours.path, json.loads(ours.body)) == (theirs.method, theirs.path, json.loads(theirs.body))
+    assert ours.path == "/v2/email/outbound-emails"
+    assert_signed_for_amazon(ours, http.url, "ses", "AKIDEXAMPLE", KEY)
+
+
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_every_attempt_asks_the_same(send, http, name):
     send(name, LETTER)
     send(name, LETTER)
     first, second = http.requests
-    assert (first.body, first.headers["Content-Type"]) == (second.body, second.headers["Content-Type"])
+    assert (first.body, kind(first)) == (second.body, kind(second))
 
 
 # ── what its replies mean ────────────────────────────────────────────────────────────────────────────────────────────
@@ -208,6 +214,11 @@ REPLIES = [
     ("postmark", 200, PM % (100, b"Maintenance"), Retry, "email-200"),
     ("postmark", 500, PM % (100, b"Maintenance"), Retry, "email-500"),
     ("postmark", 503, b"", Retry, "email-503"),
+    ("ses", 500, b"", Retry, "email-500"),
+    ("ses", 403, b"<html>", Snooze, "email-account"),
+    ("ses", 429, b"", Snooze, "email-limit"),
+    ("ses", 413, b"", Refused, "email-refused"),
+    ("ses", 400, b"[]", Retry, "email-400"),
 ]
 
 
@@ -219,6 +230,45 @@ def test_each_documented_error_is_told_apart(send, http, name, status, body, kin
     assert caught.value.reason == reason
     assert f"answered {status}" in str(caught.value)
     assert KEY not in str(caught.value)
+
+
+SES = {  # every error of "SendEmail" and of "Common Errors" in the reference of the API v2, with its status
+    ("TooManyRequestsException", 429): "email-limit", ("LimitExceededException", 400): "email-limit", ("ThrottlingException", 400): "email-limit",
+    ("AccountSuspendedException", 400): "email-account", ("SendingPausedException", 400): "email-account", ("MailFromDomainNotVerifiedException", 400): "email-account",
+    ("NotFoundException", 404): "email-account", ("AccessDeniedException", 403): "email-account", ("NotAuthorized", 400): "email-account", ("IncompleteSignature", 400): "email-account",
+    ("InvalidSignatureException", 403): "email-account", ("SignatureDoesNotMatch", 403): "email-account", ("UnrecognizedClientException", 403): "email-account",
+    ("InvalidClientTokenId", 403): "email-account", ("MissingAuthenticationTokenException", 403): "email-account", ("OptInRequired", 403): "email-account",
+    ("RequestExpired", 400): "email-account", ("ExpiredTokenException", 403): "email-account",
+    ("MessageRejected", 400): "email-refused", ("BadRequestException", 400): "email-refused", ("ValidationError", 400): "email-refused",
+    ("InternalFailure", 500): "email-500", ("InternalServiceErrorException", 500): "email-500", ("ServiceUnavailable", 503): "email-503", ("SomethingNew", 400): "email-400",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("error, status", SES)
+@pytest.mark.parametrize("where", ["header", "code", "type"])
+def test_each_documented_error_of_ses_is_told_apart_wherever_its_name_stands(send, http, error, status, where):
+    said = f"no: {KEY}"
+    body = {"header": {"message": said}, "code": {"code": error, "message": said}, "type": {"__type": f"com.amazonaws.ses#{error}", "Message": said}}[where]
+    http.answers = [(status, {"x-amzn-ErrorType": f"{error}:http://internal.amazon.com/coral/com.amazonaws.ses/"} if where == "header" else {}, json.dumps(body).encode())]
+    with pytest.raises(Answer) as caught:
+        send("ses")
+    reason = SES[error, status]
+    assert (caught.value.reason, type(caught.value)) == (reason, {"limit": Snooze, "account": Snooze, "refused": Refused}.get(reason.removeprefix("email-"), Retry))
+    assert KEY not in str(caught.value)
+    assert "no: ***" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error, words, reason, delay",
+    [("ThrottlingException", "Daily message quota exceeded", "email-limit", 4 * 3600), ("TooManyRequestsException", "Maximum sending rate exceeded.", "email-limit", 15), ("LimitExceededException", "", "email-limit", 300),
+     ("MessageRejected", "Email address is not verified. The following identities failed the check in region EU-WEST-1: shop@example.com", "email-account", 300)],
+)  # fmt: skip
+def test_what_ses_says_beside_the_name_of_an_error_is_heard(send, http, error, words, reason, delay):
+    http.answers = [(400, {"x-amzn-ErrorType": error}, json.dumps({"message": words}).encode())]
+    with pytest.raises(Snooze) as caught:
+        send("ses")
+    assert (caught.value.reason, caught.value.delay) == (reason, delay)
+    assert caught.value.about["troubled"]
 
 
 @pytest.mark.parametrize(
@@ -262,7 +312,7 @@ def test_a_reply_that_breaks_off_undoes_no_success(send, http):
 
 @pytest.mark.parametrize(
     ("status", "headers", "about"),
-    [(401, {}, {"troubled": True, "broken": True}), (429, {"Retry-After": "77"}, {"troubled": True, "leave_alone": 77.0}), (400, {}, None), (500, {}, None)],
+    [(401, {}, {"troubled": True, "broken": True}), (429, {"Retry-After": "77"}, {"troubled": True, "leave_alone": 77.0}), (400, {}, {"failed": True}), (413, {}, None), (500, {}, None), (406, {}, None)],
 )
 def test_an_answer_says_of_the_account_what_its_reason_means(send, http, status, headers, about):
     http.answers = [(status, headers, b"")]
@@ -280,14 +330,14 @@ def test_a_provider_that_is_away_charges_one_mail_and_stops_the_channel(send):
 
 
 @pytest.mark.parametrize(
-    "url", ["sendgrid://default", "sendgrid://:key@default", "sendgrid://key@default?from=x", "mailgun://key@", "brevo://a:b@default", "postmark://", "http+template:///nowhere.toml"]
+    "url", ["sendgrid://default", "sendgrid://:key@default", "sendgrid://key@default?from=x", "mailgun://key@", "brevo://a:b@default", "postmark://", "http+template:///nowhere.toml", "ses://key:secret@default", "ses://key@default?region=eu-west-1", "ses://key:secret@default?region=Dublin", "ses://key:secret@eu-west-1", "ses://k:s@default?region=eu-west-1&x=1"]
 )
 def test_a_url_that_lacks_something_says_what(url):
     with pytest.raises(ConfigurationError, match=r"ASYNCSEND_EMAIL_URL must be|cannot be read"):
         open_transport(url)
 
 
-@pytest.mark.parametrize("url, host", [("sendgrid://k@default", "api.sendgrid.com"), ("mailgun://k@mg.example.com", "api.mailgun.net"), ("brevo://k@default", "api.brevo.com"), ("postmark://k@default", "api.postmarkapp.com"), ("mailgun://k@mg.example.com?base=https://api.eu.mailgun.net", "api.eu.mailgun.net")])
+@pytest.mark.parametrize("url, host", [("sendgrid://k@default", "api.sendgrid.com"), ("mailgun://k@mg.example.com", "api.mailgun.net"), ("brevo://k@default", "api.brevo.com"), ("postmark://k@default", "api.postmarkapp.com"), ("ses://k:s@default?region=eu-west-1", "email.eu-west-1.amazonaws.com"), ("ses://k:s@default?region=cn-north-1", "email.cn-north-1.amazonaws.com.cn"), ("mailgun://k@mg.example.com?base=https://api.eu.mailgun.net", "api.eu.mailgun.net")])
 def test_without_a_base_each_goes_to_its_own_host_by_https(url, host):
     api = open_transport(url)
     assert api.host == host
@@ -352,6 +402,21 @@ def test_a_run_sends_by_a_provider_and_no_key_is_seen_anywhere(lite, http):
     assert "the mail provider's limit is reached" in said
 
 
+@pytest.mark.parametrize("failures, dead", [("3/hour", 3), ("off", 5)])
+@pytest.mark.parametrize("way", ["sendgrid", "sendmail"])
+def test_what_a_provider_or_sendmail_refuses_counts_as_a_failure(lite, http, tmp_path, way, failures, dead):
+    program = tmp_path / "sendmail"
+    program.write_text("#!/bin/sh\ncat > /dev/null\nexit 67\n")
+    program.chmod(0o700)
+    lite.environment |= {"ASYNCSEND_EMAIL_FAILURES": failures, "ASYNCSEND_EMAIL_URL": f"sendmail://{program}" if way == "sendmail" else f"sendgrid://{QUOTED}@default?base={http.url}"}
+    http.answers = [(400, {}, SG % b"Does not contain a valid address.")] * 5
+    for number in range(5):
+        lite.insert("email", json.dumps({**PLAIN, "to": f"a{number}@example.com"}))
+    lite.quiet("run")
+    assert [state for (state,) in lite.rows("state")] == ["dead"] * dead + ["ready"] * (5 - dead)
+    assert {reason for (reason,) in lite.rows("reason", "state = 'ready'")} <= {"breaker-open"}
+
+
 # ── the size that a mail server takes ────────────────────────────────────────────────────────────────────────────────
 
 
@@ -368,6 +433,22 @@ def test_a_message_above_the_size_in_ehlo_is_refused_before_it_is_sent_and_both_
         out.send("shop@example.com", "ann@example.com", b"Subject: y\r\n\r\nhello\r\n", "u")
         out.close()
         assert (len(sink.mails), sink.connections) == (2, before), "the connection is as good as before"
+    finally:
+        sink.controller.stop()
+
+
+def test_a_message_above_the_size_gives_its_turn_back_and_opens_no_channel(lite):
+    sink = SmtpSink()
+    sink.controller.SMTP_kwargs["data_size_limit"] = 2000
+    lite.environment |= {"ASYNCSEND_EMAIL_URL": sink.url, "ASYNCSEND_EMAIL_LIMIT": "5/day"}
+    lite.sql("INSERT INTO asyncsend_channels (name, failures, stops, stopped_until, reason) VALUES ('email', 5, 1, '2020-01-01', 'login')")
+    try:
+        lite.insert("email", json.dumps({**PLAIN, "text": "x\n" * 2000}))
+        lite.quiet("run")
+        store = lite.store()
+        left = store._rows("SELECT COUNT(*) FROM asyncsend_sends"), store._rows("SELECT failures FROM asyncsend_channels")
+        store.close()
+        assert (lite.rows("state, reason"), *left) == ([("dead", "smtp-size")], [(0,)], [(5,)])
     finally:
         sink.controller.stop()
 

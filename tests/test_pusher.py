@@ -4,31 +4,19 @@ import json
 from urllib.parse import urlsplit
 
 import pytest
-from parts import HttpSink, eventually
+from parts import eventually
 from pusher import Pusher as Official
 
-from asyncsend import config
+from asyncsend import batch, batches, config, producer
 from asyncsend.answers import BadPayload, Refused, Retry, Snooze, Unknown
-from asyncsend.errors import ConfigurationError
-from asyncsend.job import Job
+from asyncsend.errors import ConfigurationError, InvalidJob
+from asyncsend.job import Job, NewBatch
+from asyncsend.store.connection import as_text
 from asyncsend.tasks.pusher import Pusher, event_of
 
 EVENT = {"channel": "user-17", "event": "export-ready", "data": {"url": "/exports/17", "name": "Größe 🎁"}}
 JOB = Job(17, "pusher", "{}")
 AT = 1795257600.4
-
-
-@pytest.fixture(scope="module")
-def receiver():
-    sink = HttpSink()
-    yield sink
-    sink.stop()
-
-
-@pytest.fixture
-def http(receiver):
-    receiver.requests, receiver.answers, receiver.behave = [], [], "answer"
-    return receiver
 
 
 @pytest.fixture
@@ -129,3 +117,103 @@ def test_without_the_setting_a_push_waits_uncharged_and_says_so(lite):
     lite.quiet("run")
     assert lite.rows("state, attempts, reason") == [("ready", 0, "configuration")]
     assert "ASYNCSEND_PUSHER_URL" in lite("why", "1").stdout
+
+
+# ── how far a batch is ───────────────────────────────────────────────────────────────────────────────────────────────
+
+CHANNEL = "private-orders-17"
+FINISH = "UPDATE asyncsend_jobs SET state = :state, unique_slot = NULL, finished_at = NOW(6) WHERE id = :id"
+
+
+def pushes(store):
+    """What the jobs would tell, in their order, and whether they expire."""
+    found = store._rows("SELECT payload, expires_at, order_key FROM asyncsend_jobs WHERE task = 'pusher' ORDER BY id")
+    assert {json.loads(payload)["event"] for payload, _, _ in found} <= {"batch.progress"}
+    assert {(json.loads(payload)["channel"], as_text(key)) for payload, _, key in found} <= {(CHANNEL, "b:push")}
+    return [(tuple(json.loads(payload)["data"][name] for name in ("percent", "done", "failed", "cancelled", "total")), expires is not None) for payload, expires, _ in found]
+
+
+def test_progress_is_told_every_few_seconds_if_there_is_any_never_less_and_the_end_once(store, clock, log):
+    clock.set(AT)
+    owner = "a" * 32
+    assert store.take("default", store.standing("default"), owner, "lock", "host", 1, 3600)
+    store.add_batch(NewBatch("b", "b", push=CHANNEL), sealed=True)
+    store.insert([producer.new_job("mark", {}, batch="b") for _ in range(10)])
+    left = [row[0] for row in store._rows("SELECT id FROM asyncsend_jobs ORDER BY id")]
+
+    def looked(number=0, state="done", after=5.0):
+        clock.forward(after)
+        for job_id in left[:number]:
+            store._write(FINISH, id=job_id, state=state)
+        del left[:number]
+        return batches.look_after(store, owner, log, lambda: None)
+
+    assert looked() == 0
+    assert looked(3) == 1
+    assert pushes(store) == [((30, 3, 0, 0, 10), True)]
+    assert looked(2, "dead", after=1.0) == 0, "not yet"
+    assert looked(after=4.0) == 1
+    assert looked() == 0, "nothing new"
+    store.insert([producer.new_job("mark", {}, batch="b") for _ in range(10)])
+    left += [row[0] for row in store._rows("SELECT id FROM asyncsend_jobs WHERE task = 'mark' AND id > :last", last=left[-1])]
+    assert looked(3) == 0, "it grew, and is no further than was told"
+    store.prune(0, 0, 500)
+    assert looked(3) == 1
+    assert looked(9, after=1.0) == 1
+    assert looked() == 0
+    assert pushes(store) == [((30, 3, 0, 0, 10), True), ((50, 3, 2, 0, 10), True), ((55, 9, 2, 0, 20), True), ((100, 18, 2, 0, 20), False)]
+
+
+def test_a_run_that_lost_the_status_row_tells_nothing_and_no_uid_or_channel_written_by_hand_stops_a_run(store, log):
+    owner, present = "a" * 32, "b" * 32
+    for one in (owner, present):
+        assert store.take("default", store.standing("default"), one, "lock", "host", 1, 120)
+    store.add_batch(NewBatch("b", "b", push=CHANNEL), sealed=True)
+    store._write("INSERT INTO asyncsend_batches (uid, push) VALUES ('bad', 'no channel')")
+    store._write("INSERT INTO asyncsend_batches (uid, push) VALUES (:uid, :push)", uid="u" * 60, push=CHANNEL)
+    store.insert([producer.new_job("mark", {}, batch="b"), producer.new_job("mark", {}, batch="b")])
+    store._write(FINISH, id=store._rows("SELECT MIN(id) FROM asyncsend_jobs")[0][0], state="done")
+    assert batches.look_after(store, owner, log, lambda: None) == 0
+    assert pushes(store) == []
+    assert batches.look_after(store, present, log, lambda: None) == 1
+    assert pushes(store) == [((50, 1, 0, 0, 2), True)]
+    assert "push: 'no channel' is no name of a channel" in store.batch("bad").reason
+    assert store.batch("u" * 60).finished_at is not None
+
+
+def test_the_page_hears_how_far_a_batch_is_within_the_minute_and_nothing_stale_later(site, http, tmp_path):
+    site.environment["ASYNCSEND_PUSHER_URL"] = f"pusher://key:secret@default?app_id=1234&base={http.url}"
+    (tmp_path / "numbers.csv").write_text("n\n" + "".join(f"{n}\n" for n in range(4)))
+    site("enqueue", "sms", '{"to":"+33612345678","text":"{{n}}"}', "--each", str(tmp_path / "numbers.csv"), "--batch", "b", "--push", CHANNEL)
+
+    def told():
+        events = [json.loads(request.body) for request in http.requests]
+        assert {(event["name"], *event["channels"]) for event in events} <= {("batch.progress", CHANNEL)}
+        return [json.loads(event["data"])["percent"] for event in events]
+
+    wait, due = (f"UPDATE asyncsend_jobs SET run_at = {at} WHERE state = 'ready'" for at in ("'2036-01-01 00:00:00'", "NULL"))
+    site.sql(wait + " AND id > 1")
+    site.quiet("run")
+    assert told() == [25]
+    http.answers = [(500, {}, b"")]
+    site.sql(due.replace("'ready'", "'ready' AND id = 2"))
+    site.sql("UPDATE asyncsend_batches SET pushed_at = NULL")
+    site.quiet("run")
+    assert told() == [25, 50], "of which the second was refused"
+    site.sql(due)
+    site.sql("UPDATE asyncsend_jobs SET run_at = NULL, expires_at = FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - 1) WHERE task = 'pusher' AND state = 'ready'")
+    site.quiet("run")
+    assert told() == [25, 50, 100]
+    assert site.rows("state, reason", "task = 'pusher'") == [("done", None), ("cancelled", "expired"), ("done", None)]
+    site.quiet("run")
+    assert told() == [25, 50, 100]
+
+
+def test_a_channel_that_pusher_would_refuse_is_refused_before_anything_is_added(lite, monkeypatch):
+    for name, value in lite.environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidJob, match=r"push: .*encrypt"), batch("b", push="private-encrypted-x"):
+        pass
+    assert "--batch NAME" in lite("enqueue", "pusher", "--push", "x", code=2).stderr
+    assert "is no name of a channel" in lite("enqueue", "pusher", "--batch", "b", "--push", "a b", code=None).stderr
+    assert lite.rows() == []

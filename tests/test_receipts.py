@@ -11,7 +11,6 @@ from itertools import permutations
 from urllib.parse import urlencode
 
 import pytest
-from parts import HttpSink
 from twilio.request_validator import RequestValidator
 from vonage_http_client import Auth
 
@@ -22,19 +21,6 @@ from asyncsend.store.rows import Which
 CODE = {"to": "+33612345678", "text": "Your code is 1234"}
 WHERE = "https://shop.example.com/asyncsend/receipts"
 TOKEN, SECRET = "tw1lio-token", "v0nage-secret"
-
-
-@pytest.fixture(scope="module")
-def receiver():
-    sink = HttpSink()
-    yield sink
-    sink.stop()
-
-
-@pytest.fixture
-def http(receiver):
-    receiver.requests, receiver.answers, receiver.behave = [], [], "answer"
-    return receiver
 
 
 @pytest.fixture

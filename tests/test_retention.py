@@ -17,7 +17,7 @@ from asyncsend import archive, config, producer, retention
 from asyncsend import outcome as outcomes
 from asyncsend.cli import cli
 from asyncsend.errors import ConfigurationError
-from asyncsend.job import NewBatch
+from asyncsend.job import Job, NewBatch
 from asyncsend.outcome import Settlement
 
 DAY = 86400
@@ -244,7 +244,7 @@ def test_killed_between_archive_and_delete_nothing_is_lost_and_the_archive_can_b
 
 def test_a_torn_end_is_cut_off_before_the_next_append_and_a_file_that_is_not_ours_is_put_aside(tmp_path):
     store = archive.Archive(tmp_path / "a", "asyncsend_")
-    job = outcomes.Job(1, "email", "{}")
+    job = Job(1, "email", "{}")
     store.append([(job, [])])
     [path] = (tmp_path / "a").iterdir()
     with open(path, "ab") as file:
@@ -278,7 +278,7 @@ def test_an_archive_that_cannot_be_written_stops_the_pruning_and_not_the_run(sit
 
 def test_a_full_disk_in_the_middle_of_an_append_leaves_the_archive_as_it_was(tmp_path):
     store = archive.Archive(tmp_path, "asyncsend_")
-    jobs = [(outcomes.Job(number, "email", os.urandom(99).hex()), []) for number in range(500)]
+    jobs = [(Job(number, "email", os.urandom(99).hex()), []) for number in range(500)]
     store.append(jobs[:10])
     [path] = tmp_path.iterdir()
     size = path.stat().st_size

@@ -5,11 +5,9 @@ import json
 import socket
 import stat
 import subprocess
-import threading
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from parts import HttpSink
 
 from asyncsend import config, execute
 from asyncsend.answers import BadPayload, Refused, Retry, Snooze, Unknown
@@ -20,21 +18,6 @@ from asyncsend.tasks import sms as sms_module
 from asyncsend.tasks.sms import Sms, gateway, message_of
 
 CODE = {"to": "+33612345678", "text": "Your code is 1234"}
-
-
-@pytest.fixture(scope="module")
-def receiver():
-    sink = HttpSink()
-    yield sink
-    sink.stop()
-
-
-@pytest.fixture
-def http(receiver):
-    """One gateway for all these tests, fresh for each: stopping one takes half a second."""
-    receiver.requests, receiver.answers, receiver.behave, receiver.release = [], [], "answer", threading.Event()
-    yield receiver
-    receiver.release.set()
 
 
 @pytest.fixture

@@ -3,13 +3,12 @@
 import base64
 import hashlib
 import json
-import re
 import time
 from types import SimpleNamespace
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
-from parts import HttpSink
+from parts import assert_signed_for_amazon
 
 from asyncsend import config, execute
 from asyncsend.answers import BadPayload, Refused, Retry, Snooze, Unknown
@@ -25,19 +24,6 @@ from asyncsend.worker import as_line, from_line
 CODE = {"to": "+33612345678", "text": "Your code is 1234"}
 TEMPLATE = {"to": "+8613812345678", "template_id": "SMS_1", "params": {"code": 123456, "name": "Ann ü&=", "ok": True}}
 SECRET = "s3cret+/x="
-
-
-@pytest.fixture(scope="module")
-def receiver():
-    sink = HttpSink()
-    yield sink
-    sink.stop()
-
-
-@pytest.fixture
-def http(receiver):
-    receiver.requests, receiver.answers, receiver.behave = [], [], "answer"
-    return receiver
 
 
 URLS = {
@@ -169,9 +155,6 @@ def test_aliyuns_params_that_are_no_text_are_a_bad_payload_that_names_them(sende
 @pytest.mark.parametrize("origin, attribute", [("Shop", "AWS.SNS.SMS.SenderID"), ("+15550100", "AWS.MM.SMS.OriginationNumber")])
 def test_sns_is_asked_as_botocore_asks(sender, http, origin, attribute):
     import botocore.session
-    from botocore.auth import SigV4Auth
-    from botocore.awsrequest import AWSRequest
-    from botocore.credentials import Credentials
 
     http.answers = [(200, {}, b"<PublishResponse><PublishResult><MessageId>0e3c-1</MessageId></PublishResult></PublishResponse>")] * 2
     client = botocore.session.Session().create_client("sns", "eu-west-1", endpoint_url=http.url, aws_access_key_id="AKIDEXAMPLE", aws_secret_access_key=SECRET)
@@ -183,12 +166,7 @@ def test_sns_is_asked_as_botocore_asks(sender, http, origin, attribute):
     assert sender("sns")({**CODE, "text": text, "from": origin}, job()) == {"status": 200, "message": "0e3c-1"}
     theirs, ours = http.requests
     assert (ours.method, ours.path, form(ours)) == (theirs.method, theirs.path, form(theirs))
-    names = re.search("SignedHeaders=([^,]+)", ours.headers["Authorization"])[1].split(";")
-    asked = AWSRequest("POST", http.url + "/", headers={name: value for name, value in ours.headers.items() if name.lower() in names}, data=ours.body)
-    asked.context["timestamp"] = ours.headers["x-amz-date"]
-    oracle = SigV4Auth(Credentials("AKIDEXAMPLE", SECRET), "sns", "eu-west-1")
-    signature = oracle.signature(oracle.string_to_sign(asked, oracle.canonical_request(asked)), asked)
-    assert ours.headers["Authorization"].endswith(f"Signature={signature}")
+    assert_signed_for_amazon(ours, http.url, "sns", "AKIDEXAMPLE", SECRET)
 
 
 @pytest.mark.parametrize("name, payload", [("vonage", {**TEMPLATE}), ("sns", {**TEMPLATE}), ("aliyun", CODE)])

@@ -167,6 +167,31 @@ def test_a_claim_asks_one_question_and_none_while_nobody_is_suppressed(store, mo
     assert [one.id for one in mails if one.suppressed] == [7]
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_what_a_run_has_in_hand_for_an_address_that_was_just_refused_is_not_begun(site, smtp, workers):
+    """Claimed together: a worker holds the second already when the first is refused."""
+    handler, asked = smtp.controller.handler, []
+    taken = handler.handle_RCPT
+
+    async def rcpt(server, session, envelope, address, options):
+        asked.append(address)
+        return GONE if address.lower() == "ann@example.com" else await taken(server, session, envelope, address, options)
+
+    handler.handle_RCPT = rcpt
+    site.environment |= {"ASYNCSEND_EMAIL_URL": smtp.url, "ASYNCSEND_WORKERS": str(workers), "ASYNCSEND_EMAIL_FAILURES": "off"}
+    for number in range(60):
+        mail(site, f"r{number}@example.com")
+    for spelt in ("ann@example.com", "Ann <ANN@Example.com>", "ann@example.com", "Ann <ann@EXAMPLE.com>", "ann@example.com"):
+        mail(site, spelt)
+    mail(site, "last@example.com")
+    site.quiet("run")
+    refused = asked.count("ann@example.com") + asked.count("ANN@Example.com") + asked.count("ann@EXAMPLE.com")
+    assert 1 <= refused <= workers
+    assert site.rows("state, reason", "state <> 'done'") == [("dead", "smtp-550")] * refused + [("cancelled", "suppressed")] * (5 - refused)
+    assert len(smtp.mails) == 61
+    assert "ann@example.com gets nothing: it does not exist (job " in site.rows("error", "reason = 'suppressed'")[0][0]
+
+
 def test_a_minute_without_mail_does_not_even_enter_the_room(lite):
     lite.environment["ASYNCSEND_COMMAND_NOTHING"] = "true"
     lite.insert("command.nothing")

@@ -42,20 +42,6 @@ def fail(**members):
 """
 
 
-@pytest.fixture(scope="module")
-def receiver():
-    sink = HttpSink()
-    yield sink
-    sink.stop()
-
-
-@pytest.fixture
-def http(receiver):
-    """One receiver for all these tests, fresh for each: stopping one takes half a second."""
-    receiver.requests, receiver.answers, receiver.behave = [], [], "answer"
-    return receiver
-
-
 @pytest.fixture
 def shop(site, monkeypatch):
     site.environment |= {"ASYNCSEND_ALLOW_PRIVATE": "127.0.0.1"}

@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from parts import HttpSink
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
 
@@ -24,21 +23,6 @@ from asyncsend.tasks.webhook import Webhook, request_of, signing_key
 
 OLD = "whsec_" + base64.b64encode(b"o" * 24).decode()
 NEW = "whsec_" + base64.b64encode(b"n" * 32).decode()
-
-
-@pytest.fixture(scope="module")
-def receiver():
-    sink = HttpSink()
-    yield sink
-    sink.stop()
-
-
-@pytest.fixture
-def http(receiver):
-    """One receiver for all these tests, fresh for each: stopping one takes half a second."""
-    receiver.requests, receiver.answers, receiver.behave, receiver.release = [], [], "answer", threading.Event()
-    yield receiver
-    receiver.release.set()
 
 
 @pytest.fixture

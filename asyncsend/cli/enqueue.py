@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asyncsend.batches import follower
+from asyncsend.batches import follower, push_channel
 from asyncsend.cli.session import DURATION, Session, json_option, pass_session
 from asyncsend.errors import InvalidJob
 from asyncsend.job import NewBatch
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 @click.option("--catch", nargs=2, metavar="TASK JSON", help="With --batch: what follows the first job that is dead.")
 @click.option("--quiet", metavar="22:00-08:00", help="With --batch: none of it is started at this time of the day.")
 @click.option("--deadline", metavar="TIME", help="With --batch: what has not started by then is cancelled.")
+@click.option("--push", metavar="CHANNEL", help="With --batch: this channel of Pusher hears how far it is.")
 @click.option("--finally", "finally_", nargs=2, metavar="TASK JSON", help="With --batch: what follows when nothing is left.")
 @click.option("--uid", metavar="UID", help="Your own id: the same one never makes a second job.")
 @click.option("--each", metavar="FILE", help="One job for each line of this CSV or .jsonl file, or of - (standard input).")
@@ -61,6 +62,7 @@ def enqueue(
     batch: str | None,
     quiet: str | None,
     deadline: str | None,
+    push: str | None,
     then: tuple[str, str] | None,
     catch: tuple[str, str] | None,
     finally_: tuple[str, str] | None,
@@ -83,8 +85,8 @@ def enqueue(
     """  # noqa: D301
     if each is None and (strict or dry_run or as_json):
         raise click.UsageError("--strict, --dry-run and --json belong to --each FILE")
-    if batch is None and (then or catch or finally_ or quiet or deadline):
-        raise click.UsageError("--then, --catch, --finally, --quiet and --deadline belong to --batch NAME")
+    if batch is None and (then or catch or finally_ or quiet or deadline or push):
+        raise click.UsageError("--then, --catch, --finally, --quiet, --deadline and --push belong to --batch NAME")
     if each is not None and uid is not None:
         raise click.UsageError("--uid names one job: with --each every line has a uid of its own")
     if each == payload == "-":
@@ -95,7 +97,7 @@ def enqueue(
     together = None
     if batch is not None:
         first, second, last = (follower(one[0], read_payload(one[1])) if one else None for one in followers)
-        together = NewBatch(batch, batch, True, first, second, last, quiet, session.instant(deadline) if deadline else None).checked()
+        together = NewBatch(batch, batch, True, first, second, last, quiet, session.instant(deadline) if deadline else None, push and push_channel(push)).checked()
     options: dict[str, Any] = {
         "queue": queue, "priority": priority, "delay": delay, "at": session.instant(at) if at else None, "expires": expires,
         "max_attempts": max_attempts, "timeout": timeout, "batch": batch,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from asyncsend.job import NewBatch, NewJob
     from asyncsend.store.rows import BatchRow, OpenBatch
 
+PUSH_EVERY = 4.0  # seconds between two pushes of one batch; a run looks every five, but the next run may look at once
 _COLUMNS = (
     "uid, name, allow_failures, created_at, sealed_at, started_at, caught_at, cancelled_at, finished_at, progress, pruned_done, pruned_dead, pruned_cancelled,"
     " reason, NOW(6)"
@@ -81,14 +82,18 @@ class BatchStatements(SqlConnection):
             "SELECT b.uid, b.allow_failures, b.then_job, b.catch_job, b.finally_job, b.caught_at, b.cancelled_at,"
             " EXISTS (SELECT 1 FROM asyncsend_jobs j WHERE j.batch_id = b.uid AND j.unique_slot = 0),"
             " EXISTS (SELECT 1 FROM asyncsend_jobs j WHERE j.batch_id = b.uid AND j.unique_slot IS NULL AND j.state = 'dead'),"
-            " b.pruned_done + b.pruned_dead + b.pruned_cancelled"
+            " b.pruned_done + b.pruned_dead + b.pruned_cancelled, b.progress, b.push,"
+            " CASE WHEN b.pushed_at > FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - :every) THEN 0 ELSE 1 END"
             " FROM asyncsend_batches b WHERE b.finished_at IS NULL AND b.sealed_at IS NOT NULL AND b.uid > :after ORDER BY b.uid LIMIT :limit",
-            after=after, limit=limit,
+            after=after, limit=limit, every=PUSH_EVERY,
         )  # fmt: skip
         return [
-            OpenBatch(str(as_text(row[0])), bool(row[1]), as_text(row[2]), as_text(row[3]), as_text(row[4]), row[5] is not None, row[6] is not None, bool(row[7]), bool(row[8]), row[9])
+            OpenBatch(
+                str(as_text(row[0])), bool(row[1]), as_text(row[2]), as_text(row[3]), as_text(row[4]), row[5] is not None, row[6] is not None, bool(row[7]), bool(row[8]), row[9],
+                row[10], as_text(row[11]), bool(row[12]),
+            )
             for row in rows
-        ]
+        ]  # fmt: skip
 
     @resolved
     def batch_counts(self, uid: str) -> tuple[int, int]:
@@ -97,20 +102,21 @@ class BatchStatements(SqlConnection):
         return int(total), int(self._rows("SELECT COUNT(*) FROM asyncsend_jobs WHERE batch_id = :uid AND unique_slot = 0", uid=uid)[0][0])
 
     @resolved
-    def note_progress(self, uid: str, percent: int, owner: str) -> None:
-        self._write(
-            "UPDATE asyncsend_batches SET started_at = COALESCE(started_at, NOW(6)), progress = CASE WHEN progress < :percent THEN :percent ELSE progress END"
-            " WHERE uid = :uid AND finished_at IS NULL AND (progress < :percent OR started_at IS NULL)"
-            f"{WHILE_OURS}",
-            uid=uid, percent=percent, owner=owner,
-        )  # fmt: skip
+    def note_progress(self, uid: str, percent: int, owner: str, pushes: Sequence[NewJob] = ()) -> bool:
+        update = (
+            f"UPDATE asyncsend_batches SET started_at = COALESCE(started_at, NOW(6)), progress = CASE WHEN progress < :percent THEN :percent ELSE progress END{', pushed_at = NOW(6)' if pushes else ''}"
+            f" WHERE uid = :uid AND finished_at IS NULL AND (progress < :percent OR started_at IS NULL){WHILE_OURS}"
+        )
+        if not pushes:
+            return self._write(update, uid=uid, percent=percent, owner=owner) == 1
+        return self._follow(update, pushes, uid=uid, percent=percent, owner=owner)
 
     @resolved
     def catch_batch(self, uid: str, followers: Sequence[NewJob], reason: str | None, owner: str) -> bool:
         return self._follow(
             "UPDATE asyncsend_batches SET caught_at = NOW(6), reason = COALESCE(:reason, reason) WHERE uid = :uid AND caught_at IS NULL"
             f"{WHILE_OURS}",
-            uid, followers, reason, owner,
+            followers, uid=uid, reason=reason, owner=owner,
         )  # fmt: skip
 
     @resolved
@@ -118,15 +124,15 @@ class BatchStatements(SqlConnection):
         return self._follow(
             "UPDATE asyncsend_batches SET finished_at = NOW(6), progress = 100, reason = COALESCE(:reason, reason) WHERE uid = :uid AND finished_at IS NULL"
             f"{WHILE_OURS}",
-            uid, followers, reason, owner,
+            followers, uid=uid, reason=reason, owner=owner,
         )  # fmt: skip
 
-    def _follow(self, update: str, uid: str, followers: Sequence[NewJob], reason: str | None, owner: str) -> bool:
+    def _follow(self, update: str, followers: Sequence[NewJob], **params: Any) -> bool:
         """One transaction: whoever moves the row adds the followers, and their uids are taken only once."""
         from asyncsend.store.insert import insert_rows
 
         with self._transaction():
-            if self._write(update, uid=uid, owner=owner, reason=reason) == 0:
+            if self._write(update, **params) == 0:
                 return False
             insert_rows(lambda sql, params: self._execute(sql, params)[0], followers)
         return True

@@ -67,8 +67,8 @@ def refuse_full(rows: Rows, jobs: Sequence[NewJob], max_depth: Limits) -> None:
 def insert_batch(rows: Rows, batch: NewBatch, sealed: bool) -> None:
     """Make the row of a batch; Duplicate if its uid is taken."""
     rows(
-        "INSERT INTO asyncsend_batches (uid, name, allow_failures, then_job, catch_job, finally_job, quiet, deadline, sealed_at)"
-        " VALUES (:uid, :name, :allow_failures, :then_job, :catch_job, :finally_job, :quiet, FROM_UNIXTIME(:deadline), CASE WHEN :sealed = 1 THEN NOW(6) ELSE NULL END)",
+        "INSERT INTO asyncsend_batches (uid, name, allow_failures, then_job, catch_job, finally_job, quiet, deadline, push, sealed_at)"
+        " VALUES (:uid, :name, :allow_failures, :then_job, :catch_job, :finally_job, :quiet, FROM_UNIXTIME(:deadline), :push, CASE WHEN :sealed = 1 THEN NOW(6) ELSE NULL END)",
         {**batch._asdict(), "allow_failures": int(batch.allow_failures), "sealed": int(sealed)},
     )
 

@@ -209,8 +209,8 @@ class Store(Protocol):
     def batch_counts(self, uid: str) -> tuple[int, int]:
         """Jobs of this batch that are in the table, and how many of them are not finished."""
 
-    def note_progress(self, uid: str, percent: int, owner: str) -> None:
-        """Remember the percentage, if it is the highest so far, and when that was done first."""
+    def note_progress(self, uid: str, percent: int, owner: str, pushes: Sequence[NewJob] = ()) -> bool:
+        """Remember the percentage, if it is the highest so far, and when that was done first; with it, in one transaction, add the jobs that tell a page."""
 
     def catch_batch(self, uid: str, followers: Sequence[NewJob], reason: str | None, owner: str) -> bool:
         """Note the first dead job and add what follows, in one transaction; False if that was done before."""

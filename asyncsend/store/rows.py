@@ -44,6 +44,9 @@ class OpenBatch(NamedTuple):
     has_left: bool
     has_dead: bool
     pruned: int
+    progress: int  # as it was noted, and where it is pushed, pushed
+    push: str | None
+    push_due: bool
 
 
 class RunRow(NamedTuple):

@@ -397,7 +397,7 @@ def open_transport(url: str) -> Transport:
         from asyncsend.tasks.smtp import Smtp
 
         return Smtp(url)
-    if scheme in ("sendgrid", "mailgun", "brevo", "postmark", "http+template"):
+    if scheme in ("sendgrid", "mailgun", "brevo", "postmark", "ses", "http+template"):
         from asyncsend.tasks.mail_api import Api
 
         return Api(url)
@@ -408,7 +408,7 @@ def open_transport(url: str) -> Transport:
         return Maildir(Path(path))
     raise ConfigurationError(
         f"ASYNCSEND_EMAIL_URL starts with {printable(scheme, 20)!r}: write smtp://user:password@host:587, smtps://…,"
-        " sendmail:///usr/sbin/sendmail, maildir:///folder, or a provider: sendgrid://, mailgun://, brevo://, postmark://, http+template:// (docs/mail.md)"
+        " sendmail:///usr/sbin/sendmail, maildir:///folder, or a provider: sendgrid://, mailgun://, brevo://, postmark://, ses://, http+template:// (docs/mail.md)"
     )
 
 
@@ -450,7 +450,8 @@ class Sendmail:
             raise Retry(None, f"cannot start {self.program} ({error.strerror}): check ASYNCSEND_EMAIL_URL", reason="cannot-start") from error
         said = printable((done.stderr or done.stdout).decode("utf-8", "replace").strip(), 300)
         if done.returncode in self.NEVER:
-            raise Refused(f"{self.program}: {self.NEVER[done.returncode]} ({said})", reason="refused")
+            refused = Refused(f"{self.program}: {self.NEVER[done.returncode]} ({said})", reason="refused")
+            raise refused if done.returncode == os.EX_DATAERR else refused.of_channel(failed=True)
         if done.returncode:
             raise Retry(None, f"{self.program} exited with {done.returncode} ({said})", reason="sendmail")
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Rule = dict[str, Any] | list[dict[str, Any]]  # of a list any rule may hold
 RULES = ("success", "never", "pause", "limit")
 LIMIT_PAUSE = 300.0
+MEND_PAUSE = 300.0  # seconds until it is tried whether somebody mended the account
 CONNECT_PAUSE = 60.0
 _HOLE = re.compile(r"\{(\w+)\}")
 
@@ -169,7 +170,7 @@ def judge(template: Gateway, reply: Any, kind: str = "sms") -> dict[str, Any]:
         body = None
     said = f"the gateway answered {reply.status} {printable(_without_secrets(template, reply.text).strip(), 200)}"
     if _matches(template.success, reply.status, body):
-        sid = next((body[name] for name in ("sid", "message_id", "messageId", "MessageID", "id") if isinstance(body, dict) and name in body), None)
+        sid = next((body[name] for name in ("sid", "message_id", "messageId", "MessageID", "MessageId", "id") if isinstance(body, dict) and name in body), None)
         sid = sid if sid is not None else reply.headers.get("X-Message-Id")
         return {"status": reply.status} | ({"message": str(sid)[:100]} if sid is not None else {})
     if _matches(template.limit, reply.status, body):
@@ -177,7 +178,7 @@ def judge(template: Gateway, reply: Any, kind: str = "sms") -> dict[str, Any]:
     if _matches(template.never, reply.status, body):
         raise Refused(said, reason=f"{kind}-refused")
     if _matches(template.pause, reply.status, body):
-        raise Snooze(reply.retry_after or 300.0, f"{said}: check the account in ASYNCSEND_{kind.upper()}_URL", reason=f"{kind}-account")
+        raise Snooze(reply.retry_after or MEND_PAUSE, f"{said}: check the account in ASYNCSEND_{kind.upper()}_URL", reason=f"{kind}-account")
     if 200 <= reply.status < 300 and (body is None or not reply.whole):
         # A gateway that says no says so: half a reply may be the half of a yes, and every message costs.
         raise Unknown(f"{said}, which cannot be read{'' if reply.whole else ' to its end'}: the message may have been sent")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from asyncsend.answers import Answer
+from asyncsend.answers import Answer, Refused
 from asyncsend.errors import ConfigurationError
 from asyncsend.tasks.gateway import Gateway, from_file, judge, request_of, told
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from email.message import EmailMessage
 
     import requests
+
+    from asyncsend.tasks.http import Reply
 
 TIMEOUT = 60.0
 # Headers that each provider makes of members of its own, or forbids (twilio.com/docs/sendgrid/api-reference/mail-send: "headers"; RFC 5322 for the rest).
@@ -52,7 +54,7 @@ class Api:
     """One account with one provider."""
 
     def __init__(self, url: str, timeout: float = TIMEOUT) -> None:
-        self.gateway, self._request = provider(url)
+        self.gateway, self._request, self._judge = provider(url)
         self.timeout = timeout
         self._session: requests.Session | None = None
 
@@ -68,7 +70,12 @@ class Api:
         url, headers, body = self._request(Mail(sender, recipient, message, key))
         try:
             reply = http.call(self._session, self.gateway.method, url, headers=headers, data=body, timeout=self.timeout, auth=self.gateway.auth)
-            return judge(self.gateway, reply, "email")
+        except Answer as answer:
+            raise told(answer) from None
+        try:
+            return self._judge(reply)
+        except Refused as refused:  # its address or its content, which not every provider tells apart; 413 is its size
+            raise refused.of_channel(failed=True) if reply.status != 413 else refused from None
         except Answer as answer:
             raise told(answer) from None
 
@@ -77,12 +84,17 @@ class Api:
             self._session.close()
 
 
-def provider(url: str) -> tuple[Gateway, Callable[[Mail], Request]]:
-    """The provider behind ASYNCSEND_EMAIL_URL: its gateway, and what makes a request of a mail. ConfigurationError says what the URL lacks."""
+def provider(url: str) -> tuple[Gateway, Callable[[Mail], Request], Callable[[Reply], dict[str, Any]]]:
+    """The provider behind ASYNCSEND_EMAIL_URL: its gateway, what makes a request of a mail, and what judges the reply. ConfigurationError says what the URL lacks."""
     split = urlsplit(url)
+    if split.scheme == "ses":
+        from asyncsend.tasks.ses import Ses
+
+        ses = Ses(url)
+        return ses.gateway, ses.request, ses.judge
     if split.scheme == "http+template":
         gateway = from_file(Path(unquote(split.path)), "mail", "docs/mail.md")
-        return gateway, lambda mail: request_of(gateway, _values(mail))
+        return gateway, lambda mail: request_of(gateway, _values(mail)), lambda reply: judge(gateway, reply, "email")
     query = parse_qs(split.query)
     key, domain = unquote(split.username or ""), split.hostname or ""
     if not key or split.password or not domain or set(query) - {"base"}:
@@ -93,7 +105,7 @@ def provider(url: str) -> tuple[Gateway, Callable[[Mail], Request]]:
         kind, body = body_of(mail)
         return gateway.url, {"Content-Type": kind, **gateway.headers}, body
 
-    return gateway, request
+    return gateway, request, lambda reply: judge(gateway, reply, "email")
 
 
 def _sendgrid(key: str, _domain: str, base: str) -> tuple[Gateway, Callable[[Mail], tuple[str, bytes]]]:

@@ -39,6 +39,18 @@ _PERIODS = (  # a word for it: how long until a window of that length has surely
     (re.compile(r"\b(per|a|each|/) ?day\b|\bdaily\b|\b24 ?h", re.IGNORECASE), 4 * 3600.0),
 )
 HOUR = 3600.0  # what hosts count in when they do not say
+# What Amazon calls its errors, without the "Exception" that some end with (SES API v2, "SendEmail" and "Common Errors"; SNS, "Publish").
+LIMIT, ACCOUNT, NEVER = "limit", "account", "never"
+_AMAZON = {
+    **dict.fromkeys(("Throttled", "Throttling", "TooManyRequests", "LimitExceeded", "RequestLimitExceeded"), LIMIT),
+    **dict.fromkeys(
+        (
+            "AccountSuspended", "SendingPaused", "MailFromDomainNotVerified", "NotFound", "AccessDenied", "AuthorizationError", "NotAuthorized", "InvalidClientTokenId", "UnrecognizedClient",
+            "SignatureDoesNotMatch", "InvalidSignature", "IncompleteSignature", "MissingAuthenticationToken", "OptInRequired", "RequestExpired", "ExpiredToken", "InvalidSecurity",
+        ), ACCOUNT,
+    ),  # NotFound: SES misses an identity or a configuration set
+    **dict.fromkeys(("MessageRejected", "BadRequest", "ValidationError", "Validation", "InvalidParameter", "InvalidParameterValue", "ParameterValueInvalid"), NEVER),
+}  # fmt: skip
 LOGIN_PAUSE = 300.0  # seconds that a mail waits at least while the login is refused
 AGAIN = 60.0  # seconds by which the refused mail itself waits longer, so that another one tries the channel next
 POLICY = REFUSED_ONCE
@@ -53,7 +65,7 @@ def judged(host: str, step: str, code: int, words: str) -> Answer:
     if _TOO_BIG.search(words) or code == 552:
         return Refused(said, reason=f"smtp-{code}").of_channel(failed=True)
     if (code >= 500 or code == 454) and _LIMIT.search(words):
-        stop = next((seconds for pattern, seconds in _PERIODS if pattern.search(words)), HOUR)
+        stop = stop_of(words) or HOUR
         return Snooze(stop + AGAIN, f"{said}: the host's limit, mail waits until it opens", reason="smtp-limit").of_channel(troubled=True, leave_alone=stop)
     if code in _OUR_FAULT or _RELAY_DENIED.search(words):
         return broken(f"{said}: check the login in ASYNCSEND_EMAIL_URL", "smtp-login")
@@ -62,6 +74,23 @@ def judged(host: str, step: str, code: int, words: str) -> Answer:
     if code >= 500:
         return Refused(said, reason=f"smtp-{code}").of_channel(failed=True)
     return Retry(None, said, reason=f"smtp-{code}").of_channel(failed=True)
+
+
+def stop_of(words: str) -> float | None:
+    """Seconds until the limit that these words name has opened; None if they name no time."""
+    return next((seconds for pattern, seconds in _PERIODS if pattern.search(words)), None)
+
+
+def amazon_means(error: str, words: str = "") -> str | None:
+    """
+    LIMIT, ACCOUNT, NEVER, or None for an error that may be over the next time.
+
+    >>> amazon_means("TooManyRequestsException"), amazon_means("MessageRejected", "Email address is not verified. The following …"), amazon_means("InternalFailure")
+    ('limit', 'account', None)
+    """
+    if error == "MessageRejected" and "not verified" in words:  # the sender, or in an account still in the sandbox the recipient
+        return ACCOUNT
+    return _AMAZON.get(error.removesuffix("Exception"))
 
 
 def once_more(answer: Answer, before: str | None) -> Answer:

@@ -164,7 +164,8 @@ class Smtp:
         size = [f"SIZE={len(message)}"] if smtp.has_extn("size") else []
         most = smtp.esmtp_features.get("size", "").strip()
         if most.isdecimal() and 0 < int(most) < len(message):  # RFC 1870 section 4; 0 means that there is no fixed limit
-            raise Refused(f"the message is {len(message):,} bytes with its attachments, and {self.host} takes {int(most):,}: send a link instead", reason="smtp-size")
+            why = f"the message is {len(message):,} bytes with its attachments, and {self.host} takes {int(most):,}: send a link instead"
+            raise Refused(why, reason="smtp-size").of_channel(unsent=True, channel=None)  # nothing was asked, so nothing is known of the way out
         try:
             self._expect("MAIL FROM", smtp.mail(sender, size), 250)
             self._expect("RCPT TO", smtp.rcpt(recipient), 250, 251)

@@ -1,16 +1,15 @@
-"""Amazon SNS: Publish to a phone number (docs.aws.amazon.com/sns/latest/api/API_Publish.html), signed as Signature Version 4 says."""
+"""Amazon SNS: Publish to a phone number (docs.aws.amazon.com/sns/latest/api/API_Publish.html)."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
-import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from asyncsend.answers import Refused, Retry
 from asyncsend.tasks import presets
+from asyncsend.tasks.amazon import Service
+from asyncsend.tasks.replies import ACCOUNT, LIMIT, NEVER, amazon_means
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,21 +17,15 @@ if TYPE_CHECKING:
     from asyncsend.tasks.http import Reply
     from asyncsend.tasks.presets import Account, Asked
 
-LIMIT = ("Throttled", "Throttling", "ThrottlingException", "RequestLimitExceeded")
-ACCOUNT = (
-    "AuthorizationError", "AccessDenied", "InvalidClientTokenId", "SignatureDoesNotMatch", "IncompleteSignature", "MissingAuthenticationToken", "OptInRequired",
-    "RequestExpired", "ExpiredToken", "InvalidSecurity",
-)  # fmt: skip
-# OptedOut: the number does not want messages of this account
-NEVER = ("InvalidParameter", "InvalidParameterValue", "ParameterValueInvalid", "ValidationError", "ValidationException", "OptedOut", "UserError", "NotFound", "EndpointDisabled")
+OF_NUMBER = ("OptedOut", "UserError", "NotFound", "EndpointDisabled")  # OptedOut: the number does not want messages of this account
 
 
 class Preset:
     def __init__(self, account: Account) -> None:
-        presets.demand(account.user and account.secret and re.fullmatch("[a-z]{2}(-[a-z]+)+-[0-9]+", account.host), "sns://KEYID:SECRET@eu-west-1?from=Shop, with the region as host")
+        self.service = Service("sns", account.user, account.secret, account.host)
+        presets.demand(self.service.complete, "sns://KEYID:SECRET@eu-west-1?from=Shop, with the region as host")
         self.account = account
-        domain = "amazonaws.com.cn" if account.host.startswith("cn-") else "amazonaws.com"
-        self.url = account.base(f"https://sns.{account.host}.{domain}") + "/"
+        self.url = account.base(self.service.address("sns")) + "/"
 
     def request(self, message: Mapping[str, Any]) -> Asked:
         presets.text_only(message, "SNS")
@@ -44,11 +37,7 @@ class Preset:
             entry = f"MessageAttributes.entry.{number}"
             form |= {f"{entry}.Name": name, f"{entry}.Value.DataType": "String", f"{entry}.Value.StringValue": value}
         body = urlencode(form).encode()
-        headers = {
-            "content-type": "application/x-www-form-urlencoded; charset=utf-8", "host": urlsplit(self.url).netloc,
-            "x-amz-date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
-        }  # fmt: skip
-        headers["Authorization"] = authorization(self.account.user, self.account.secret, self.account.host, headers, body)
+        headers = self.service.signed(self.url, "application/x-www-form-urlencoded; charset=utf-8", body)
         return "POST", self.url, headers, body
 
     def judge(self, reply: Reply) -> dict[str, Any]:
@@ -56,27 +45,16 @@ class Preset:
         sent, code = _element("MessageId", reply.text), _element("Code", reply.text)
         if reply.status == 200 and sent:
             return {"status": 200, "message": sent[:64]}
-        if code in LIMIT:
+        means = NEVER if code in OF_NUMBER else amazon_means(code or "")
+        if means == LIMIT:
             raise presets.over_limit(said, reply.retry_after)
-        if code in ACCOUNT:
+        if means == ACCOUNT:
             raise presets.refuse_account(said)
-        if code in NEVER:
+        if means == NEVER:
             raise Refused(said, reason="sms-refused")
         if code in ("InternalError", "InternalFailure", "ServiceUnavailable"):
             raise Retry(reply.retry_after, said, reason=f"sms-{reply.status}")
         raise presets.otherwise(reply, said)
-
-
-def authorization(key_id: str, secret: str, region: str, headers: Mapping[str, str], body: bytes) -> str:
-    """The Authorization header of a POST to / with these headers, their names in lower case ("Create a signed AWS API request", AWS IAM user guide)."""
-    names, stamp = sorted(headers), headers["x-amz-date"]
-    canonical = "\n".join(["POST", "/", "", *(f"{name}:{headers[name]}" for name in names), "", ";".join(names), hashlib.sha256(body).hexdigest()])
-    scope = f"{stamp[:8]}/{region}/sns/aws4_request"
-    key = f"AWS4{secret}".encode()
-    for part in scope.split("/"):
-        key = hmac.new(key, part.encode(), hashlib.sha256).digest()
-    signed = "\n".join(["AWS4-HMAC-SHA256", stamp, scope, hashlib.sha256(canonical.encode()).hexdigest()])
-    return f"AWS4-HMAC-SHA256 Credential={key_id}/{scope}, SignedHeaders={';'.join(names)}, Signature={hmac.new(key, signed.encode(), hashlib.sha256).hexdigest()}"
 
 
 def _element(name: str, xml: str) -> str | None:
