@@ -139,6 +139,7 @@ class _Minute:
     batched: bool = False  # whether a job of a batch went through our hands
     batches_at: float = 0.0  # when to look after the open batches again
     turns: Turns | None = None
+    served: list[str] = field(default_factory=list)  # the open queues, when the last claim asked
 
     @contextmanager
     def stopping_on_signals(self) -> Iterator[None]:
@@ -300,7 +301,7 @@ class _Minute:
         self.crowded = False
         self.urgent_at = self.budget.clock() + URGENT_EVERY
         self.reserve = self.reserve or queues.Reserve(self.order, self.holding.generation)
-        names = self._open_queues()
+        names = self.served = self._open_queues()
         first = [name for name in names if before is None or (queues.rank(name, self.order) or 0) < before]
         if before is not None and not first:
             return []
@@ -337,7 +338,10 @@ class _Minute:
 
     def _wait_for_turns(self) -> bool:
         """Whether some of those that wait for a channel have their turn while there is time: then we are a little nearer to it."""
-        turns, names = self._turns(), self._open_queues()
+        names = self.served  # the claim that found nothing has just asked
+        if not names:
+            return False
+        turns = self._turns()
         if turns.call_early(names):
             return True
         wait = turns.next_in(names)

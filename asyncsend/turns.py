@@ -85,9 +85,8 @@ class Turns:
         if self._called or not self.settings.metered:
             return 0
         self._called = True
-        fixed = {name: quota for name, quota in ((EMAIL, self.settings.email_limit), (SMS, self.settings.sms_limit)) if quota}
-        promised = self.store.metered_channels(promised=True)
-        if not promised or not any(meter.idle for meter in self.store.meters({name: fixed[name] for name in promised if name in fixed}).values()):
+        fixed = {name: quota for name, quota in ((EMAIL, self.settings.email_limit), (SMS, self.settings.sms_limit)) if quota and self.store.has_promised(name)}
+        if not fixed or not any(meter.idle for meter in self.store.meters(fixed).values()):
             return 0
         return self.store.early(queues, EARLY, QUOTA, self.holding.owner)
 

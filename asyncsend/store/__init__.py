@@ -287,13 +287,19 @@ class Store(Protocol):
         """
 
     def tidy_quotas(self, owner: str | None) -> None:
-        """What a run left open that died without a word is counted from now on; what no window counts any more is deleted."""
+        """What a run left open that died without a word is counted from now on."""
+
+    def prune_quotas(self, limit: int) -> bool:
+        """Delete turns that no window counts any more, and channels that have none and promised none, so many of each; whether there may be more."""
 
     def meters(self, limits: Mapping[str, Quota], reserve: float = 0.0) -> dict[str, Meter]:
         """How much of these limits is used now."""
 
-    def metered_channels(self, *, promised: bool = False) -> list[str]:
-        """Those that ever had a limit, or whose jobs were `promised` turns."""
+    def metered_channels(self) -> list[str]:
+        """Those in which turns were taken lately."""
+
+    def has_promised(self, name: str) -> bool:
+        """Whether jobs were promised turns in this channel."""
 
     def early(self, queues: Sequence[str], limit: int, reason: str, owner: str | None) -> int:
         """Make those of these queues due now that wait for this reason, the next so many of each queue and priority; how many there were."""
