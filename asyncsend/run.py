@@ -382,6 +382,8 @@ class _Minute:
             sort_out(self.store, jobs)
         found = {job.id: before(job) or self.workers.channels.instead(job) for job in jobs}
         may = [job for job in jobs if found[job.id] is None]
+        for job in may:
+            self.workers.channels.forgive(job)
         found |= self._turns().instead(may) if self.settings.metered or any(job.batch_id for job in may) else {}
         for job in jobs:
             if outcome := found[job.id]:

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from asyncsend import job as outcomes
-from asyncsend.channels import EMAIL, SMS, has_one, of_job
+from asyncsend.channels import EMAIL, SMS, has_one, of_job, parted
 from asyncsend.config import limit_of
 from asyncsend.job import members_of
 from asyncsend.queues import named, rank
@@ -166,12 +166,5 @@ def _domain(job: Job) -> str | None:
         to = members_of(job.payload).get("to")
     except ValueError:
         return None
-    domain = to.rpartition("@")[2].strip().rstrip(">").strip().lower() if isinstance(to, str) else ""
-    if not domain.isascii():
-        try:
-            import idna
-
-            domain = idna.encode(domain, uts46=True).decode()
-        except ValueError:
-            return None
+    domain = parted(to)[1] if isinstance(to, str) else ""
     return domain if 0 < len(domain) <= 180 and domain.isprintable() else None

@@ -3,6 +3,7 @@ Do the tables of limits stay cheap? A million turns of a hundred thousand domain
 what the tidying of a run costs, the turns of a batch, and how many rows a second the slices of pruning delete.
 Usage: python benchmarks/quotas.py [SERVER …] [--sends 1000000] [--channels 100000]; SERVER as in flatness.py.
 """
+# ruff: noqa: SLF001 - it measures single statements
 
 from __future__ import annotations
 
