@@ -229,6 +229,12 @@ class Store(Protocol):
     def add_batch(self, batch: NewBatch, sealed: bool) -> bool:
         """Make the row; False if its uid is taken. Unless `sealed`, jobs are still being added and it cannot finish."""
 
+    def batch_terms(self, uid: str) -> tuple[NewBatch, bool] | None:
+        """What was said when it was made, and whether it is finished; None if there is no such row."""
+
+    def change_batch(self, uid: str, quiet: str | None, deadline: float | None) -> bool:
+        """Other hours, another deadline, where they are given; False if it is finished."""
+
     def seal_batch(self, uid: str) -> bool:
         """No more jobs come from outside; False if that was said before."""
 
