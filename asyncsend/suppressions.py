@@ -38,7 +38,7 @@ def known(text: str) -> tuple[str, str] | None:
     """
     local, domain = parted(text)
     number = re.sub(r"[\s().-]", "", local)
-    if not domain and _NUMBER.fullmatch(number):
+    if "@" not in text and _NUMBER.fullmatch(number):
         return "sms", number
     if not (domain and _LOCAL.fullmatch(local) and _DOMAIN.fullmatch(domain) and len(local) + len(domain) < 254):
         return None
