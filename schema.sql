@@ -168,6 +168,7 @@ CREATE TABLE IF NOT EXISTS asyncsend_channels (
   reason        VARCHAR(191) CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci NULL DEFAULT NULL,
   changed_at    TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
   failed_at     VARCHAR(1000) CHARACTER SET ascii COLLATE ascii_bin NULL DEFAULT NULL,  -- when jobs failed lately: hosts count that, and stop all mail at a few
+  refused_at    TIMESTAMP(6) NULL DEFAULT NULL,                                       -- when a policy last refused a job
   PRIMARY KEY (name)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
 
@@ -241,7 +242,10 @@ CREATE TABLE IF NOT EXISTS asyncsend_quotas (
   channel  VARCHAR(191) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,                -- email, sms, host:api.example.com, to:gmail.com
   paced    DOUBLE       NOT NULL DEFAULT 0,                                           -- when the next turn is by the even spread; seconds since 1970
   promised TEXT         CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL,               -- {queue: when the last of its waiting jobs may expect its turn}
-  PRIMARY KEY (channel)
+  longest  DOUBLE       NOT NULL DEFAULT 2678400,                                     -- seconds for which a turn counts, by its limits
+  PRIMARY KEY (channel),
+  KEY quotas_longest (longest),
+  KEY quotas_paced (paced)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
 
 -- What went through a channel that has a limit, while any of its windows still counts it. Written before the effect.
@@ -252,7 +256,8 @@ CREATE TABLE IF NOT EXISTS asyncsend_sends (
   sent_at TIMESTAMP(6) NULL DEFAULT NULL,                                             -- not before its effect; NULL while it is under way
   PRIMARY KEY (id),
   KEY sends_of_channel (channel, sent_at),
-  KEY sends_of_job (job_id, sent_at)
+  KEY sends_of_job (job_id, sent_at),
+  KEY sends_in_time (sent_at)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
 
 -- What became of messages after their gateway took them, as it reports: one row per message, which never goes backwards (docs/sms.md).
@@ -293,4 +298,4 @@ INSERT IGNORE INTO asyncsend_status (scope) VALUES ('default');
 
 INSERT IGNORE INTO asyncsend_alerts (cause) VALUES ('looked');
 
-INSERT IGNORE INTO asyncsend_schema (version) VALUES (1), (2), (3), (4), (5), (6), (7), (8), (9), (10), (11);
+INSERT IGNORE INTO asyncsend_schema (version) VALUES (1), (2), (3), (4), (5), (6), (7), (8), (9), (10), (11), (12);

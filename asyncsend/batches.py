@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncsend import producer
@@ -103,6 +103,30 @@ def batch(
         raise
     finally:
         store.seal_batch(new.uid)
+
+
+def join(store: Store, wanted: NewBatch) -> list[str]:
+    """
+    Add to a batch that is there: its quiet hours and its deadline become these, where they are given; what was changed, in words.
+
+    Conflict if it is finished, or if something else follows it than was said when it was made.
+    """
+    found = store.batch_terms(wanted.uid)
+    if found is None:  # deleted in this moment
+        raise Conflict(f"the batch {wanted.uid} was there a moment ago and is not any more: try again")
+    before, finished = found
+    for option, new, old in (("then", wanted.then_job, before.then_job), ("catch", wanted.catch_job, before.catch_job), ("finally", wanted.finally_job, before.finally_job)):
+        if new is not None and new != old:
+            raise Conflict(f"the batch {wanted.uid} is there already, with another --{option} or none: leave it out to add to that batch, or choose another name")
+    changed = []
+    if wanted.quiet is not None and wanted.quiet != before.quiet:
+        changed.append(f"is quiet {wanted.quiet} now, no longer {before.quiet or 'at no time'}")
+    if wanted.deadline is not None and (before.deadline is None or abs(wanted.deadline - before.deadline) > 0.001):
+        old, new = ("never" if at is None else f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC" for at in (before.deadline, wanted.deadline))
+        changed.append(f"has its deadline at {new} now, no longer {old}")
+    if changed and (finished or not store.change_batch(wanted.uid, wanted.quiet, wanted.deadline)):
+        raise Conflict(f"the batch {wanted.uid} is finished, so its quiet hours and deadline cannot be changed: choose another name, or leave --quiet and --deadline out")
+    return [f"The batch {wanted.uid} {one}." for one in changed]
 
 
 def cancel(store: Store, uid: str) -> int:

@@ -4,7 +4,7 @@ Channels: ways out that can be stopped for a while: the mail account `email`, th
 What an outcome says of its channel is one of four things.
 - It is in trouble: not reached, no reply, overloaded. FAILURES in a row stop it, for a minute at first and for twice as long each time, up to an hour.
 - It is broken: nothing gets through before somebody mends our account. That stops it at once, in the same steps.
-- It wants to be left alone for so long: the host's limit, or Retry-After.
+- It wants to be left alone for so long: the host's limit, or Retry-After. A policy that refuses a job may mean all of them, too; once others have passed, it does not.
 - This job has failed, and hosts count that: bounces and deferrals, of which MOST_FAILED within their window stop the channel until the oldest of them has left it.
 Then one job may try it: its success opens the channel, its failure stops it again. What decides is pure, and is decided twice:
 in the run at once, so that the next job is not sent, and in the store, in the transaction that writes what became of the job.
@@ -33,6 +33,8 @@ FAILURES = 5  # in a row
 FIRST_STOP, LONGEST_STOP = 60.0, 3600.0  # seconds
 LONGEST_WISH = 86400.0  # of a receiver that asks to be left alone
 MOST_FAILED = Window(3, 3600.0)  # mails an hour: cPanel stops the whole domain at five (docs/channels.md)
+PATIENT = 24  # troubles in a row; one that is refused again after so many is dead, though nobody has passed
+SPARED = 86400.0  # seconds for which it is remembered that a policy refused a job and others passed
 BREAKER = "breaker-open"  # the reason of a job that was not sent because its channel was stopped
 REFUSED_ONCE = "smtp-policy"  # the reason of one that is dead if it is refused again; so it stays, whatever the job has to wait for meanwhile
 # And of the one that was refused when it was stopped.
@@ -50,6 +52,12 @@ class Channel(NamedTuple):
     left: float | None = None  # seconds for which it stays stopped; 0 or less: one job may try it; None: it is not stopped
     reason: str | None = None
     failed: tuple[float, ...] = ()  # so many seconds ago a job failed, the newest first; of the window that is counted
+    refused: float | None = None  # so many seconds ago a policy refused a job; None: not for a day
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong with it, whatever is remembered."""
+        return not self.failures and not self.failed and self.left is None
 
 
 def after(channel: Channel, outcome: Outcome, most: Window | None = None) -> Channel:
@@ -59,21 +67,24 @@ def after(channel: Channel, outcome: Outcome, most: Window | None = None) -> Cha
         failed = (0.0, *failed)[: most.number]
     if not outcome.troubled:
         late = channel.left is not None and channel.left > 0  # it was under way when the channel was stopped
-        channel = channel._replace(failed=failed) if late else Channel(channel.name, failed=failed)
+        channel = channel._replace(failed=failed) if late else Channel(channel.name, failed=failed, refused=channel.refused)
         if outcome.failed and most and len(failed) >= most.number:
             wait = max(most.seconds - failed[-1], channel.left or 0.0)
             why = f"{most.number} jobs failed within {most.seconds / 60:g} minutes, and hosts stop all mail at a few more; the last: {outcome.error or outcome.reason}"
             channel = channel._replace(left=wait, reason=printable(why, 180))
         return channel
     failures, stops, left = channel.failures + 1, channel.stops, channel.left
+    by_policy = outcome.reason == REFUSED_ONCE
     wait = min(max(0.0, outcome.leave_alone or 0.0), LONGEST_WISH)
+    if by_policy and left is None and channel.refused is not None:  # a policy stopped it, and others passed: this is about the job, unless none passes any more
+        wait = 0.0 if failures < FAILURES else wait
     if (failures >= FAILURES or outcome.broken) and (left is None or left <= 0):  # what was under way when it was stopped does not stop it again
         wait = max(wait, min(LONGEST_STOP, FIRST_STOP * 2 ** min(stops, 10)))
         stops += 1
     if wait > 0:
         left = max(wait, left or 0.0)
     why = f"{failures} {'failure' if failures == 1 else 'failures in a row, the last'}: {outcome.error or outcome.reason}"
-    return Channel(channel.name, failures, stops, left, printable(why, 180), failed)
+    return Channel(channel.name, failures, stops, left, printable(why, 180), failed, 0.0 if by_policy else channel.refused)
 
 
 def has_one(task: str) -> bool:
@@ -102,6 +113,29 @@ def of_url(url: str) -> str | None:
     usual = {"https": 443, "http": 80}.get(split.scheme)
     name = f"host:{f'[{host}]' if ':' in host else host}{f':{port}' if port not in (None, usual) else ''}"
     return name if _NAME.fullmatch(name) else None
+
+
+def parted(address: str) -> tuple[str, str]:
+    """
+    What stands before and after the @ of an address, with or without a name; the domain in ASCII and small letters, '' if it has none.
+
+    >>> parted("Ann <Ann@Example.com>"), parted("+33 6 12"), parted("bob@bücher.example")
+    (('Ann', 'example.com'), ('+33 6 12', ''), ('bob', 'xn--bcher-kva.example'))
+    """
+    spec = address.strip()
+    if spec.endswith(">"):
+        spec = spec[:-1].rpartition("<")[2].strip()
+    local, at, domain = spec.rpartition("@")
+    if not at:
+        return spec, ""
+    if not domain.isascii():
+        import idna
+
+        try:
+            domain = idna.encode(domain, uts46=True).decode("ascii")
+        except ValueError:
+            return local, ""
+    return local, domain.strip().lower()
 
 
 def of_job(job: Job) -> str | None:
@@ -149,7 +183,13 @@ class Channels:
         if not self._known:
             return None
         name = of_job(job)
-        return self._now(name) if name else None
+        found = self._now(name) if name else None
+        return None if found is None or found.sound else found
+
+    def forgive(self, job: Job) -> None:
+        """Let a job whose refusal by a policy may have been about all of them be refused as if for the first time: nobody has passed since."""
+        if job.reason == REFUSED_ONCE and (channel := self.troubled(job)) and channel.left is not None and channel.failures < PATIENT:
+            job.reason = None
 
     def at_once(self, channel: Channel) -> int:
         """How many jobs may be under way in a channel with which something is wrong: only as many as could fail without harm."""
@@ -180,5 +220,6 @@ class Channels:
             return None
         gone, most = self.clock() - at, self.counted(name)
         return row._replace(
-            left=None if row.left is None else row.left - gone, failed=tuple(ago + gone for ago in row.failed if most and ago + gone < most.seconds)
+            left=None if row.left is None else row.left - gone, failed=tuple(ago + gone for ago in row.failed if most and ago + gone < most.seconds),
+            refused=None if row.refused is None or row.refused + gone >= SPARED else row.refused + gone,
         )

@@ -63,6 +63,9 @@ def prune(
                 break
         longest = max(settings.keep_done, settings.keep_dead)
         store.prune_others(longest, max(YEAR, 2 * (longest + settings.keep_held)), SLICE)
+        while (turns := store.prune_quotas(SLICE)) and clock() - began < SECONDS:
+            beat()
+        more = more or turns
     except ConfigurationError as error:  # no right to DELETE: the work is done all the same
         return Pruned(jobs, held, more=False, trouble=str(error))
     except OSError as error:

@@ -132,6 +132,7 @@ class _Minute:
         self.urgent_at = 0.0  # when to look again for what goes before the jobs in hand
         self.batched = False  # whether a job of a batch went through our hands
         self.batches_at = 0.0  # when to look after the open batches again
+        self.served: list[str] = []  # the open queues, when the last claim asked
         self.pruned = False  # there was nothing left to prune, or it cannot be done now
         self.prune_error: str | None = None
 
@@ -295,7 +296,7 @@ class _Minute:
         self.crowded = False
         self.urgent_at = self.budget.clock() + URGENT_EVERY
         self.reserve = self.reserve or queues.Reserve(self.order, self.holding.generation)
-        names = self._open_queues()
+        names = self.served = self._open_queues()
         first = [name for name in names if before is None or (queues.rank(name, self.order) or 0) < before]
         if before is not None and not first:
             return []
@@ -332,7 +333,10 @@ class _Minute:
 
     def _wait_for_turns(self) -> bool:
         """Whether some of those that wait for a channel have their turn while there is time: then we are a little nearer to it."""
-        turns, names = self._turns(), self._open_queues()
+        names = self.served  # the claim that found nothing has just asked
+        if not names:
+            return False
+        turns = self._turns()
         if turns.call_early(names):
             return True
         wait = turns.next_in(names)
@@ -373,6 +377,8 @@ class _Minute:
             sort_out(self.store, jobs)
         found = {job.id: before(job) or self.workers.channels.instead(job) for job in jobs}
         may = [job for job in jobs if found[job.id] is None]
+        for job in may:
+            self.workers.channels.forgive(job)
         found |= self._turns().instead(may) if self.settings.metered or any(job.batch_id for job in may) else {}
         for job in jobs:
             if outcome := found[job.id]:

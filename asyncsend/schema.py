@@ -11,7 +11,7 @@ from asyncsend.errors import ConfigurationError
 if TYPE_CHECKING:
     from asyncsend.store import Store
 
-VERSION = 11  # the highest number under store/migrations; tests/test_schema.py keeps it true
+VERSION = 12  # the highest number under store/migrations; tests/test_schema.py keeps it true
 
 _PACKAGE = Path(__file__).parent
 

@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING
 
 from asyncsend import outcome as outcomes
+from asyncsend.channels import parted
 from asyncsend.job import members_of
 from asyncsend.text import printable
 
@@ -38,21 +39,11 @@ def known(text: str) -> tuple[str, str] | None:
     >>> known("Ann <Ann@Example.com>"), known("+33 6 12 34 56 78"), known("ann")
     (('email', 'ann@example.com'), ('sms', '+33612345678'), None)
     """
-    spec = text.strip()
-    if spec.endswith(">"):
-        spec = spec[:-1].rpartition("<")[2].strip()
-    number = re.sub(r"[\s().-]", "", spec)
-    if _NUMBER.fullmatch(number):
+    local, domain = parted(text)
+    number = re.sub(r"[\s().-]", "", local)
+    if "@" not in text and _NUMBER.fullmatch(number):
         return "sms", number
-    local, at, domain = spec.partition("@")
-    if not domain.isascii():
-        import idna
-
-        try:
-            domain = idna.encode(domain, uts46=True).decode("ascii")
-        except idna.IDNAError:
-            return None
-    if not (at and _LOCAL.fullmatch(local) and _DOMAIN.fullmatch(domain) and len(local) + len(domain) < 254):
+    if not (domain and _LOCAL.fullmatch(local) and _DOMAIN.fullmatch(domain) and len(local) + len(domain) < 254):
         return None
     return "email", f"{local}@{domain}".lower()
 

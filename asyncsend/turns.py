@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from asyncsend import outcome as outcomes
-from asyncsend.channels import EMAIL, SMS, has_one, of_job
+from asyncsend.channels import EMAIL, SMS, has_one, of_job, parted
 from asyncsend.config import limit_of
 from asyncsend.job import members_of
 from asyncsend.queues import named, rank
@@ -86,9 +86,8 @@ class Turns:
         if self._called or not self.settings.metered:
             return 0
         self._called = True
-        fixed = {name: quota for name, quota in ((EMAIL, self.settings.email_limit), (SMS, self.settings.sms_limit)) if quota}
-        promised = self.store.metered_channels(promised=True)
-        if not promised or not any(meter.idle for meter in self.store.meters({name: fixed[name] for name in promised if name in fixed}).values()):
+        fixed = {name: quota for name, quota in ((EMAIL, self.settings.email_limit), (SMS, self.settings.sms_limit)) if quota and self.store.has_promised(name)}
+        if not fixed or not any(meter.idle for meter in self.store.meters(fixed).values()):
             return 0
         return self.store.early(queues, EARLY, QUOTA, self.holding.owner)
 
@@ -168,12 +167,5 @@ def _domain(job: Job) -> str | None:
         to = members_of(job.payload).get("to")
     except ValueError:
         return None
-    domain = to.rpartition("@")[2].strip().rstrip(">").strip().lower() if isinstance(to, str) else ""
-    if not domain.isascii():
-        try:
-            import idna
-
-            domain = idna.encode(domain, uts46=True).decode()
-        except ValueError:
-            return None
+    domain = parted(to)[1] if isinstance(to, str) else ""
     return domain if 0 < len(domain) <= 180 and domain.isprintable() else None

@@ -11,11 +11,20 @@ import time
 from pathlib import Path
 
 
-class _Connection(asyncio.Protocol):
-    descriptor, delay = -1, 0.0
+class Connection(asyncio.Protocol):
+    """As much of RFC 5321 as a client needs that is in order. A subclass says what becomes of a recipient, and of a mail."""
+
+    delay = 0.0
+
+    def asked(self, recipient: str) -> str:
+        """The reply to RCPT."""
+        return "250 ok"
+
+    def took(self, recipient: str) -> None:
+        raise NotImplementedError
 
     def connection_made(self, transport):
-        self.transport, self.data, self.unread, self.recipient = transport, False, b"", b""
+        self.transport, self.data, self.unread, self.recipient = transport, False, b"", ""
         transport.write(b"220 sink\r\n")
 
     def data_received(self, data):
@@ -27,7 +36,7 @@ class _Connection(asyncio.Protocol):
             self.unread = rest
             if self.data:
                 self.data = False
-                os.write(self.descriptor, self.recipient + b"\n")
+                self.took(self.recipient)
                 if self.delay:
                     asyncio.get_running_loop().call_later(self.delay, self.transport.write, b"250 taken\r\n")
                 else:
@@ -35,17 +44,26 @@ class _Connection(asyncio.Protocol):
                 continue
             verb = line[:4].upper()
             if verb == b"RCPT":
-                self.recipient = line.partition(b"<")[2].partition(b">")[0]
+                self.recipient = line.partition(b"<")[2].partition(b">")[0].decode()
+                self.transport.write(self.asked(self.recipient).encode() + b"\r\n")
+                continue
             self.data = verb == b"DATA"
             self.transport.write(b"354 go\r\n" if self.data else b"250-sink\r\n250 SIZE 50000000\r\n" if verb == b"EHLO" else b"221 bye\r\n" if verb == b"QUIT" else b"250 ok\r\n")
             if verb == b"QUIT":
                 self.transport.close()
 
 
+class _Noting(Connection):
+    descriptor = -1
+
+    def took(self, recipient):
+        os.write(self.descriptor, recipient.encode() + b"\n")
+
+
 def _serve(path, delay, port):
     async def forever():
-        _Connection.descriptor, _Connection.delay = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), delay
-        server = await asyncio.get_running_loop().create_server(_Connection, "127.0.0.1", 0)
+        _Noting.descriptor, _Noting.delay = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), delay
+        server = await asyncio.get_running_loop().create_server(_Noting, "127.0.0.1", 0)
         port.value = server.sockets[0].getsockname()[1]
         await server.serve_forever()
 

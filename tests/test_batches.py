@@ -295,3 +295,38 @@ def test_a_batch_named_on_the_command_line_is_one_and_open_until_every_line_is_i
     found = shown(shop, "november")
     assert (found["progress"], found["left"], found["counts"]["done"]) == (100, 0, 31)
     assert found["sealed_at"] is not None
+
+
+MARK = '{"name":"a"}'
+
+
+def terms(shop):
+    return shop.store().batch_terms("night")
+
+
+def test_quiet_hours_and_deadline_of_an_open_batch_are_changed_by_the_next_call_which_says_so(shop):
+    add = ("enqueue", "mark", MARK, "--batch", "night")
+    shop(*add, "--quiet", "21:00-09:00", "--deadline", "2036-12-01 18:00")
+    assert shop(*add, "--quiet", "21:00-09:00", "--deadline", "2036-12-01 18:00").stderr == shop(*add).stderr, "the same again is no news"
+    said = shop(*add, "--quiet", "22:00-07:00").stderr
+    assert "The batch night is quiet 22:00-07:00 now, no longer 21:00-09:00" in said
+    assert "deadline" not in said
+    assert "has its deadline at 2036-12-02 " in shop(*add, "--deadline", "2036-12-02 18:00").stderr
+    before, finished = terms(shop)
+    assert (before.quiet, finished) == ("22:00-07:00", False)
+    assert len(shop.rows()) == 5
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_what_cannot_be_changed_any_more_is_refused_before_anything_is_added(shop, tmp_path, each):
+    (tmp_path / "to.csv").write_text("name\na\n", "utf-8")
+    add = ("enqueue", "mark", MARK, "--batch", "night", *(("--each", str(tmp_path / "to.csv")) if each else ()))
+    shop(*add, "--then", "mark", MARK)
+    rows = len(shop.rows())
+    other = MARK.replace("a", "b")
+    assert "with another --then" in shop(*add, "--then", "mark", other, code=2).stderr
+    assert "with another --catch or none" in shop(*add, "--catch", "mark", MARK, code=2).stderr
+    shop.sql("UPDATE asyncsend_batches SET finished_at = NOW(6)")
+    assert "the batch night is finished" in shop(*add, "--quiet", "22:00-07:00", code=2).stderr
+    assert len(shop.rows()) == rows
+    shop(*add, "--then", "mark", MARK)

@@ -1,6 +1,7 @@
 """Channels as people see them, and what the replies of real hosts say of them."""
 
 import json
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -64,7 +65,8 @@ def test_a_refusal_speaks_of_the_mail_or_of_the_channel(reply, kind, about):
 def test_a_mail_that_a_policy_refuses_again_is_refused_for_good_and_one_that_a_limit_does_is_not():
     policy = judged("h", "DATA", 550, "rejected by policy")
     assert once_more(policy, None) is policy
-    assert type(once_more(policy, POLICY)) is Refused
+    again = once_more(policy, POLICY)
+    assert (type(again), again.about) == (Refused, None)
     limit = judged("h", "DATA", 550, "limit exceeded")
     assert once_more(limit, "smtp-limit") is limit
 
@@ -93,7 +95,7 @@ def test_after_a_failure_only_as_many_are_under_way_as_may_still_fail():
     assert known.at_once(known.troubled(mail)) == 1
     known.heard(mail, HARD)
     assert known.instead(mail).reason == "breaker-open"
-    assert Channels(lambda: [Channel("email", failed=(4000.0,))], lambda: 0.0, MOST).troubled(mail).failed == ()
+    assert Channels(lambda: [Channel("email", failed=(4000.0,))], lambda: 0.0, MOST).troubled(mail) is None
 
 
 def test_what_failed_is_remembered_by_the_next_run_and_counted_once(store, clock):
@@ -119,6 +121,7 @@ def test_status_shows_each_channel_and_why_says_whose_turn_it_is(site):
     [shown] = json.loads(site("status", "--channel", "--json").stdout)
     assert (shown["channel"], shown["waiting"], shown["last_hour"]) == ("email", 5 - shown["last_hour"], shown["limits"][0]["used"])
     assert shown["limits"][0]["limit"] == "2/hour"
+    assert datetime.fromisoformat(shown["through_at"]).utcoffset() == timedelta(0)
     assert "of 2/hour" in site("status", "--channel", "email").stdout
     assert "it waits for its turn: email takes 2/hour" in site("why", "u4").stdout
     assert "status --channel" in site("status", "--channel", "nothing", code=2).stderr

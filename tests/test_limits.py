@@ -1,8 +1,10 @@
 """A host's limits, end to end: real mail servers that enforce them, hours that pass in a moment, and runs that are killed."""
 
+import asyncio
 import json
 import random
 import signal
+import threading
 import time
 
 import pytest
@@ -13,27 +15,33 @@ from asyncsend.lock import HostLock
 from asyncsend.log import Log
 from asyncsend.run import run
 from asyncsend.store.rows import Turn
-from tests.parts import Site, SmtpSink, eventually, made_store
+from tests.parts import Site, eventually, made_store
+from tests.quick_sink import Connection
 
 NOW = 1_800_000_000.0
 
 
 class Host:
-    """A mail server that counts as shared hosts do, by the clock of the test."""
+    """A mail server that counts as shared hosts do, by the clock of the test; a quick one, for it takes thousands of mails."""
 
     def __init__(self, clock, *, an_hour=10**6, failures=10**6, bad=()):
         self.clock, self.an_hour, self.failures, self.bad = clock, an_hour, failures, set(bad)
         self.taken, self.failed, self.refused = [], [], []
-        self.sink = SmtpSink()
-        handler = self.sink.controller.handler
+        self.delivered = []
+        host = self
 
-        async def rcpt(server, session, envelope, address, options):
-            reply = self.judge(address)
-            if reply.startswith("250"):
-                envelope.rcpt_tos.append(address)
-            return reply
+        class Judged(Connection):
+            def asked(self, recipient):
+                return host.judge(recipient)
 
-        handler.handle_RCPT = rcpt
+            def took(self, recipient):
+                host.delivered.append(recipient)
+
+        self.loop = asyncio.new_event_loop()
+        self.server = self.loop.run_until_complete(self.loop.create_server(Judged, "127.0.0.1", 0))
+        self.url = f"smtp://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
 
     def judge(self, address):
         now = self.clock()
@@ -51,7 +59,13 @@ class Host:
         return "250 OK"
 
     def to(self):
-        return sorted(str(message["To"]) for message in self.sink.messages())
+        return sorted(self.delivered)
+
+    def stop(self):
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.server.close()
+        self.loop.close()
 
 
 @pytest.fixture
@@ -64,7 +78,7 @@ def hosts():
 
     yield make
     for one in made:
-        one.sink.controller.stop()
+        one.stop()
 
 
 @pytest.fixture
@@ -80,7 +94,8 @@ def hours(store, clock, tmp_path):
             if due is None:
                 break
             clock.set(max(clock() + 60, NOW + 60 * -(-(float(due) - NOW) // 60)))
-            run(store, settings, log, Budget(time.monotonic, 0.9))
+            # One that is not metered goes on until nothing is due: each start costs as much as a dozen mails.
+            run(store, settings, log, Budget(time.monotonic, 0.9 if settings.metered else 30.0))
             each()
         return (clock() - NOW) / 3600
 
@@ -90,16 +105,17 @@ def hours(store, clock, tmp_path):
 
 def site_of(tmp_path, store, host, **environment):
     url = f"sqlite:///{store.path}" if hasattr(store, "path") else "mysql://u@h/d"  # the store itself is at hand; only the home and the way out count
-    return Site(tmp_path / "home", url, ASYNCSEND_EMAIL_URL=host.sink.url, **environment)
+    return Site(tmp_path / "home", url, ASYNCSEND_EMAIL_URL=host.url, **environment)
 
 
 def mails(store, number, **columns):
-    for position in range(number):
-        names = ["task", "payload", "run_at", *columns]
-        store._write(
-            f"INSERT INTO asyncsend_jobs ({', '.join(names)}) VALUES ('email', :payload, NOW(6), {', '.join(':' + name for name in columns)})".replace(", )", ")"),
-            payload=json.dumps({"to": f"r{position:04}@example.com", "subject": "Hi", "text": "Hello"}), **columns,
-        )  # fmt: skip
+    names = ["task", "payload", "run_at", *columns]
+    with store._transaction():  # a thousand of them with a disk flush each would be half of the time of a test
+        for position in range(number):
+            store._write(
+                f"INSERT INTO asyncsend_jobs ({', '.join(names)}) VALUES ('email', :payload, NOW(6), {', '.join(':' + name for name in columns)})".replace(", )", ")"),
+                payload=json.dumps({"to": f"r{position:04}@example.com", "subject": "Hi", "text": "Hello"}), **columns,
+            )  # fmt: skip
 
 
 def states(store):
@@ -124,18 +140,18 @@ def test_a_host_whose_limit_is_known_refuses_nothing(store, clock, hours, hosts,
     assert (len(host.to()), host.refused, states(store)) == (20, [], {"done": 20})
 
 
-@pytest.mark.parametrize("workers", ["1", "3"])
-def test_a_host_that_blocks_after_five_failures_an_hour_is_never_made_to(store, clock, hours, hosts, tmp_path, workers):
+@pytest.mark.parametrize(("workers", "number"), [("1", 1000), ("3", 300)])
+def test_a_host_that_blocks_after_five_failures_an_hour_is_never_made_to(store, clock, hours, hosts, tmp_path, workers, number):
     chance = random.Random(workers)
-    bad = [f"r{number:04}@example.com" for number in chance.sample(range(1000), 20)]
+    bad = [f"r{position:04}@example.com" for position in chance.sample(range(number), 20)]
     host = hosts(clock, failures=5, bad=bad)
-    mails(store, 1000)
+    mails(store, number)
     most = []
     hours(site_of(tmp_path, store, host, ASYNCSEND_WORKERS=workers).settings(), each=lambda: most.append(len(host.failed)))
     assert host.refused == []
     assert max(most) <= 3 + int(workers) - 1
-    assert states(store) == {"done": 980, "dead": 20}
-    assert host.to() == sorted({f"r{number:04}@example.com" for number in range(1000)} - set(bad))
+    assert states(store) == {"done": number - 20, "dead": 20}
+    assert host.to() == sorted({f"r{position:04}@example.com" for position in range(number)} - set(bad))
 
 
 def test_a_password_reset_does_not_wait_behind_a_newsletter(store, clock, hours, hosts, tmp_path):
@@ -184,6 +200,57 @@ def test_mails_that_a_policy_refuses_twice_are_dead_and_the_others_go(store, clo
     mails(store, 6)
     hours(site_of(tmp_path, store, host, ASYNCSEND_EMAIL_LIMIT=limit).settings(), most=24)
     assert states(store) == {"done": 6 - bad, "dead": bad}
+
+
+def policy_refuses(host, bad):
+    """The first so many, by their number; and when the last of the others was taken, in hours."""
+    last = [0.0]
+
+    def judge(address):
+        if int(address[1:5]) < bad():
+            host.refused.append(address)
+            return "550 5.7.1 Message rejected due to content policy"
+        last[0] = (host.clock() - NOW) / 3600
+        return "250 OK"
+
+    host.judge = judge
+    return last
+
+
+@pytest.mark.parametrize(("bad", "good"), [(3, 60), (50, 300)])
+def test_mails_that_a_policy_refuses_cost_the_others_the_same_time_however_many_they_are(store, clock, hours, hosts, tmp_path, bad, good):
+    host = hosts(clock)
+    last = policy_refuses(host, lambda: bad)
+    mails(store, bad + good)
+    hours(site_of(tmp_path, store, host).settings(), most=24)
+    assert states(store) == {"done": good, "dead": bad}
+    assert len(host.refused) <= 2 * bad + 4, "each is tried twice, and those once more that were claimed before anybody had passed"
+    assert last[0] < 1.5, "one stop of an hour, and what was in line is sent"
+
+
+def test_a_policy_that_refuses_everything_for_hours_kills_no_mail_and_tries_one_an_hour(store, clock, hours, hosts, tmp_path):
+    host = hosts(clock)
+    policy_refuses(host, lambda: 10**4 if clock() < NOW + 5 * 3600 else 0)
+    mails(store, 30)
+    hours(site_of(tmp_path, store, host).settings(), most=24)
+    assert len(host.refused) <= 5
+    assert states(store) == {"done": 30}
+
+
+def test_a_policy_that_begins_to_refuse_everything_after_it_had_let_others_pass_stops_the_channel_again(store, clock, hours, hosts, tmp_path):
+    host = hosts(clock)
+    settings = site_of(tmp_path, store, host).settings()
+    policy_refuses(host, lambda: 1)
+    mails(store, 3)
+    hours(settings, most=1.5)
+    assert set(host.refused) == {"r0000@example.com"}
+    host.refused.clear()
+    policy_refuses(host, lambda: 10**4)
+    mails(store, 30, queue="low")
+    hours(settings, most=1 / 60)
+    assert len(host.refused) <= 5
+    [stopped] = store.stopped_channels()
+    assert (stopped.name, stopped.until.timestamp() > clock() + 1800) == ("email", True)
 
 
 def test_what_was_promised_later_turns_is_called_when_those_before_it_are_cancelled(store, clock, hours, hosts, tmp_path):

@@ -273,11 +273,105 @@ def test_a_job_takes_no_turn_anywhere_while_one_of_its_channels_is_full(store):
     assert store._rows("SELECT channel, COUNT(*) FROM asyncsend_sends GROUP BY channel ORDER BY channel") in ([("email", 2), ("to:slow.example", 1)], [(b"email", 2), (b"to:slow.example", 1)])
 
 
-def test_rows_that_no_window_counts_any_more_are_deleted(store, clock):
+def rows_of(store, table):
+    return store._rows(f"SELECT COUNT(*) FROM asyncsend_{table}")[0][0]
+
+
+def pruned(store, limit=500):
+    """How often it takes until nothing is left to do."""
+    return next(number for number in range(1, 20) if not store.prune_quotas(limit))
+
+
+@pytest.mark.parametrize(("limit", "days"), [("5/hour", 1), ("5/hour, 20/day", 2), ("5/hour, 90/7days", 8)])
+def test_turns_and_their_channel_are_forgotten_a_day_after_the_longest_window_that_counts_them(store, clock, limit, days):
+    clock.set(NOW)
+    jobs = claimed(store, 1)
+    turns(store, jobs, limit)
+    store.settle([Settlement(job.id, job.token, outcomes.finish()) for job in jobs])
+    clock.forward(days * 86400)
+    pruned(store)
+    assert (rows_of(store, "sends"), rows_of(store, "quotas")) == (1, 1)
+    clock.forward(2 * HOUR)
+    pruned(store)
+    assert (rows_of(store, "sends"), rows_of(store, "quotas")) == (0, 0)
+
+
+def test_what_is_forgotten_goes_in_slices_and_what_still_counts_stays(store, clock):
+    clock.set(NOW)
+    for day, number in ((0, 7), (3, 2)):
+        clock.set(NOW + day * 86400)
+        jobs = claimed(store, number, f"{day}" * 32)
+        store.metered = True
+        limits = {f"to:{job.id}.example": quota("1/hour") for job in jobs}
+        store.turns([Turn(job.id, "default", False, (f"to:{job.id}.example",)) for job in jobs], limits, 0.0, 60.0, None)
+        store.settle([Settlement(job.id, job.token, outcomes.finish()) for job in jobs])
+    assert pruned(store, 3) == 5, "three of turns, the last of them with three channels, and two more"
+    assert (rows_of(store, "sends"), rows_of(store, "quotas")) == (2, 2)
+
+
+def test_a_channel_with_promises_ahead_or_a_turn_under_way_is_not_forgotten(store, clock):
     clock.set(NOW)
     jobs = claimed(store, 3)
-    turns(store, jobs)
-    store.settle([Settlement(job.id, job.token, outcomes.finish()) for job in jobs])
-    clock.forward(32 * 86400)
+    turns(store, jobs[:1], "1/hour")
+    store._write("INSERT INTO asyncsend_quotas (channel, promised) VALUES ('sms', :promised)", promised=json.dumps({"low": NOW + 40 * 86400}))
+    clock.forward(35 * 86400)
+    store.prune_quotas(500)
+    assert sorted(store.metered_channels()) == ["email", "sms"]
+    store._write("UPDATE asyncsend_jobs SET state = 'cancelled' WHERE id = :id", id=jobs[0].id)
     store.tidy_quotas(None)
-    assert store._rows("SELECT COUNT(*) FROM asyncsend_sends")[0][0] == 0
+    clock.forward(35 * 86400)
+    store.prune_quotas(500)
+    assert store.metered_channels() == []
+
+
+def test_a_channel_in_which_a_turn_is_taken_while_it_is_being_forgotten_stays(store, clock):
+    clock.set(NOW)
+    jobs = claimed(store, 2)
+    turns(store, jobs[:1], "1/hour")
+    store.settle([Settlement(jobs[0].id, jobs[0].token, outcomes.finish())])
+    clock.forward(40 * 86400)
+    write = store._write
+
+    def meanwhile(sql, **params):
+        if sql.startswith("DELETE FROM asyncsend_quotas"):
+            store._write = write
+            assert going(turns(store, jobs[1:], "1/hour")) == [jobs[1].id]
+        return write(sql, **params)
+
+    store._write = meanwhile
+    store.prune_quotas(500)
+    assert (rows_of(store, "sends"), rows_of(store, "quotas")) == (1, 1)
+
+
+def test_a_channel_whose_row_another_run_makes_in_the_same_moment_is_that_row(store):
+    jobs, write, seen = claimed(store, 3), store._write, []
+
+    def overtaken(sql, **params):
+        if sql.startswith("INSERT INTO asyncsend_quotas") and not seen:
+            seen.append(write("INSERT INTO asyncsend_quotas (channel) VALUES ('email')"))
+        return write(sql, **params)
+
+    store._write = overtaken
+    assert going(turns(store, jobs, "2/day")) == [job.id for job in jobs[:2]]
+    assert seen
+    assert rows_of(store, "quotas") == 1
+
+
+def test_whoever_loses_the_status_row_between_two_channels_has_taken_no_turn_in_either(store):
+    """The fence stands in each INSERT: what went into the first channel is rolled back with it."""
+    store._write("UPDATE asyncsend_status SET owner = :owner WHERE scope = 'default'", owner="a" * 32)
+    store.metered = True
+    jobs, execute, lost = claimed(store, 2), store._execute, []
+
+    def taken_over(sql, params):
+        if sql.startswith("INSERT INTO asyncsend_sends") and params["name"] == "to:slow.example":
+            lost.append(params["name"])
+            params = params | {"owner": "b" * 32}  # nobody's, as if ours were gone by now
+        return execute(sql, params)
+
+    store._execute = taken_over
+    limits = {"email": quota("9/day"), "to:slow.example": quota("9/day")}
+    waits = store.turns([Turn(job.id, "default", False, tuple(limits)) for job in jobs], limits, 0.0, 60.0, "a" * 32)
+    assert lost
+    assert going(waits) == []
+    assert rows_of(store, "sends") == 0

@@ -135,6 +135,11 @@ def test_one_insert_of_a_page_is_enough_and_capitals_mean_nothing(site):
     assert rows(site) == []
 
 
+@pytest.mark.parametrize("text", ["+33612345678@\u2488.example", "+33612345678@", "Ann <+33612345678@b..c\u00fc>"])
+def test_a_number_before_an_at_is_no_number(text):
+    assert suppressions.known(text) is None
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.from_regex(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,20}(\.[A-Za-z0-9]{1,5})?@([A-Za-z0-9_-]{1,8}\.){0,3}(com|[a-zà-ö]{1,6})", fullmatch=True) | st.text(max_size=30), st.sampled_from(["{}", " {} ", "Ann <{}>", '"A, \\" <b@c>" <{}>']))
 def test_what_the_task_can_send_to_is_found_under_the_same_address(spec, frame):

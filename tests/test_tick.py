@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 from parts import Site, made_store
 
 HEAVY = ("requests", "urllib3", "email", "smtplib", "asyncio", "flask", "jinja2", "logging", "multiprocessing", "concurrent", "http", "xml", "rich", "importlib.metadata", "uuid", "cronsim", "zoneinfo",
@@ -52,11 +53,15 @@ def test_a_run_that_finds_the_lock_held_imports_no_database_driver(tmp_path):
     assert not {"pymysql", "sqlite3", "ssl", "socket", "click"} & loaded
 
 
-def test_an_empty_minute_asks_at_most_six_statements_two_of_them_writes(tmp_path, server):
+LIMITED = {"ASYNCSEND_EMAIL_LIMIT": "200/hour", "ASYNCSEND_DOMAIN_LIMIT": "*: 1 per 6s", "ASYNCSEND_SMS_LIMIT": "1 per 1s", "ASYNCSEND_WEBHOOK_LIMIT": "*: 60/min"}
+
+
+@pytest.mark.parametrize("environment", [{}, LIMITED], ids=["no limits", "limits"])
+def test_an_empty_minute_asks_at_most_six_statements_two_of_them_writes(tmp_path, server, environment):
     with server.database() as name:
         url = server.url(name)
         made_store(url).close()
-        site = Site(tmp_path / "home", url)
+        site = Site(tmp_path / "home", url, **environment)
         site.quiet("run")  # the first one prunes
 
         def counted():

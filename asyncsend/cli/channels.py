@@ -42,7 +42,7 @@ def show(session: Session, wanted: str, *, as_json: bool) -> None:
             "reason": trouble.reason if trouble else None,
             "failed_lately": len(trouble.failed) if trouble else 0,
             "waiting": sum(waiting.values()),
-            "through_at": max(meter.promised.values()) if waiting.get(QUOTA) and meter.promised else None,
+            "through_at": datetime.fromtimestamp(max(meter.promised.values()), UTC).isoformat() if waiting.get(QUOTA) and meter.promised else None,
         })  # fmt: skip
     if as_json:
         print_json(found)
@@ -55,6 +55,6 @@ def show(session: Session, wanted: str, *, as_json: bool) -> None:
 
 def _row(session: Session, one: dict[str, Any]) -> tuple[Any, ...]:
     used = ", ".join(f"{limit['used']} of {limit['limit']}" for limit in one["limits"]) or "-"
-    through = stamp(datetime.fromtimestamp(one["through_at"], UTC), session.settings.timezone) if one["through_at"] else "-"
+    through = stamp(datetime.fromisoformat(one["through_at"]), session.settings.timezone) if one["through_at"] else "-"
     state = f"stopped for {spoken(one['stopped_seconds'])}: {one['reason']}" if one["stopped_seconds"] else f"{one['failed_lately']} failed lately" if one["failed_lately"] else "open"
     return one["channel"], used, "-" if one["last_hour"] is None else one["last_hour"], one["waiting"], through, printable(state)

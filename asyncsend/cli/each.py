@@ -54,7 +54,9 @@ def enqueue_each(
         if dry_run and task == "sms":
             tally.sms = segments.Count()
         if together and not dry_run:
-            session.store.add_batch(together, sealed=False)  # there after a call that was cut short
+            from asyncsend.cli.enqueue import add_batch
+
+            add_batch(session, together, sealed=False)  # there after a call that was cut short
 
         def made(line: bulk.Line) -> NewJob:
             """The job of a line; ValueError says what is wrong with it."""

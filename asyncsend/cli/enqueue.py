@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asyncsend.batches import follower, push_channel
+from asyncsend.batches import follower, join, push_channel
 from asyncsend.cli.session import DURATION, Session, json_option, pass_session
 from asyncsend.errors import InvalidJob
 from asyncsend.job import NewBatch
@@ -112,12 +112,19 @@ def enqueue(
         return
     job = new_job(task, read_payload(payload), unique=unique, uid=uid, order_key=order_key, concurrency_key=concurrency_key, **options)
     if together is not None:
-        session.store.add_batch(together, sealed=True)
+        add_batch(session, together, sealed=True)
     made = session.store.insert([job], max_depth=session.settings.max_depth)[0]
     if made != job.uid:
         click.echo(f"An unfinished job has the key {unique!r} already; nothing was added.", err=True)
     click.echo(printable(made))
     session.warn_if_no_run_comes()
+
+
+def add_batch(session: Session, wanted: NewBatch, *, sealed: bool) -> None:
+    """Make the batch, or add to the one that is there and say what that changes."""
+    if not session.store.add_batch(wanted, sealed=sealed):
+        for change in join(session.store, wanted):
+            click.echo(printable(change), err=True)
 
 
 def learn_tasks(session: Session, *names: str) -> Tasks:

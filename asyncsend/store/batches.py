@@ -35,6 +35,29 @@ class BatchStatements(SqlConnection):
         return True
 
     @resolved
+    def batch_terms(self, uid: str) -> tuple[NewBatch, bool] | None:
+        from asyncsend.job import NewBatch
+
+        rows = self._rows(
+            "SELECT name, allow_failures, then_job, catch_job, finally_job, quiet, UNIX_TIMESTAMP(deadline), finished_at FROM asyncsend_batches WHERE uid = :uid", uid=uid
+        )
+        if not rows:
+            return None
+        name, allow_failures, first, second, last, quiet, deadline, finished_at = rows[0]
+        terms = NewBatch(uid, str(as_text(name)), bool(allow_failures), as_text(first), as_text(second), as_text(last), as_text(quiet), None if deadline is None else float(deadline))
+        return terms, finished_at is not None
+
+    @resolved
+    def change_batch(self, uid: str, quiet: str | None, deadline: float | None) -> bool:
+        return (
+            self._write(
+                "UPDATE asyncsend_batches SET quiet = COALESCE(:quiet, quiet), deadline = COALESCE(FROM_UNIXTIME(:deadline), deadline) WHERE uid = :uid AND finished_at IS NULL",
+                uid=uid, quiet=quiet, deadline=deadline,
+            )
+            == 1
+        )  # fmt: skip
+
+    @resolved
     def seal_batch(self, uid: str) -> bool:
         return self._write("UPDATE asyncsend_batches SET sealed_at = NOW(6) WHERE uid = :uid AND sealed_at IS NULL", uid=uid) == 1
 

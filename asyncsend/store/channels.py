@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from asyncsend.quotas import Window
     from asyncsend.store.rows import StoppedChannel
 
-_COLUMNS = "name, failures, stops, UNIX_TIMESTAMP(stopped_until) - UNIX_TIMESTAMP(NOW(6)), reason, failed_at, UNIX_TIMESTAMP(NOW(6))"
+_COLUMNS = "name, failures, stops, UNIX_TIMESTAMP(stopped_until) - UNIX_TIMESTAMP(NOW(6)), reason, failed_at, UNIX_TIMESTAMP(NOW(6)), UNIX_TIMESTAMP(refused_at)"
 _KEPT = 30 * 86400  # seconds for which failures of a channel that nobody takes any more are remembered
 
 
@@ -46,12 +46,13 @@ class ChannelStatements(SqlConnection):
         )
 
     def _channels(self, where: str, **params: str) -> list[Channel]:
-        from asyncsend.channels import Channel
+        from asyncsend.channels import SPARED, Channel
 
         rows = self._rows(f"SELECT {_COLUMNS} FROM asyncsend_channels WHERE {where}", **params)
         return [
             Channel(
-                str(as_text(row[0])), row[1], row[2], None if row[3] is None else float(row[3]), as_text(row[4]), tuple(max(0.0, float(row[6]) - float(at)) for at in (as_text(row[5]) or "").split())
+                str(as_text(row[0])), row[1], row[2], None if row[3] is None else float(row[3]), as_text(row[4]), tuple(max(0.0, float(row[6]) - float(at)) for at in (as_text(row[5]) or "").split()),
+                None if row[7] is None or row[6] - row[7] >= SPARED else float(row[6] - row[7]),
             )
             for row in rows
         ]  # fmt: skip
@@ -91,20 +92,21 @@ class ChannelStatements(SqlConnection):
         return tuple(turned)
 
     def _save(self, channel: Channel, owner: str | None) -> None:
-        if not channel.failures and not channel.failed:
+        if channel.sound and channel.refused is None:
             self._write(f"DELETE FROM asyncsend_channels WHERE name = :name{WHILE_OURS}", name=channel.name, owner=owner)
             return
         [[now]] = self._rows("SELECT UNIX_TIMESTAMP(NOW(6))") if channel.failed else [[0]]
         failed_at = " ".join(f"{float(now) - ago:.3f}" for ago in channel.failed) or None
         values = {**channel._asdict(), "reason": storable(channel.reason), "failed": failed_at, "owner": owner}
+        refused = "FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - :refused)"
         until = "FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + :left)"
         if not self._write(
-            f"UPDATE asyncsend_channels SET failures = :failures, stops = :stops, stopped_until = {until}, reason = :reason, failed_at = :failed, changed_at = NOW(6) WHERE name = :name{WHILE_OURS}",
+            f"UPDATE asyncsend_channels SET failures = :failures, stops = :stops, stopped_until = {until}, reason = :reason, failed_at = :failed, refused_at = {refused}, changed_at = NOW(6) WHERE name = :name{WHILE_OURS}",
             **values,
         ):
             self._write(
-                "INSERT INTO asyncsend_channels (name, failures, stops, stopped_until, reason, failed_at, changed_at)"
-                f" SELECT :name, :failures, :stops, {until}, :reason, :failed, NOW(6) FROM asyncsend_status WHERE :owner IS NULL OR owner = :owner LIMIT 1",
+                "INSERT INTO asyncsend_channels (name, failures, stops, stopped_until, reason, failed_at, refused_at, changed_at)"
+                f" SELECT :name, :failures, :stops, {until}, :reason, :failed, {refused}, NOW(6) FROM asyncsend_status WHERE :owner IS NULL OR owner = :owner LIMIT 1",
                 **values,
             )
             self._write(f"DELETE FROM asyncsend_channels WHERE changed_at < FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) - :kept){WHILE_OURS}", kept=_KEPT, owner=owner)

@@ -188,6 +188,12 @@ class Store(Protocol):
     def add_batch(self, batch: NewBatch, sealed: bool) -> bool:
         """Make the row; False if its uid is taken. Unless `sealed`, jobs are still being added and it cannot finish."""
 
+    def batch_terms(self, uid: str) -> tuple[NewBatch, bool] | None:
+        """What was said when it was made, and whether it is finished; None if there is no such row."""
+
+    def change_batch(self, uid: str, quiet: str | None, deadline: float | None) -> bool:
+        """Other hours, another deadline, where they are given; False if it is finished."""
+
     def seal_batch(self, uid: str) -> bool:
         """No more jobs come from outside; False if that was said before."""
 
@@ -246,13 +252,19 @@ class Store(Protocol):
         """
 
     def tidy_quotas(self, owner: str | None) -> None:
-        """What a run left open that died without a word is counted from now on; what no window counts any more is deleted."""
+        """What a run left open that died without a word is counted from now on."""
+
+    def prune_quotas(self, limit: int) -> bool:
+        """Delete turns that no window counts any more, and channels that have none and promised none, so many of each; whether there may be more."""
 
     def meters(self, limits: Mapping[str, Quota], reserve: float = 0.0) -> dict[str, Meter]:
         """How much of these limits is used now."""
 
-    def metered_channels(self, *, promised: bool = False) -> list[str]:
-        """Those that ever had a limit, or whose jobs were `promised` turns."""
+    def metered_channels(self) -> list[str]:
+        """Those in which turns were taken lately."""
+
+    def has_promised(self, name: str) -> bool:
+        """Whether jobs were promised turns in this channel."""
 
     def early(self, queues: Sequence[str], limit: int, reason: str, owner: str | None) -> int:
         """Make those of these queues due now that wait for this reason, the next so many of each queue and priority; how many there were."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from asyncsend.store.connection import WHILE_OURS, SqlConnection, as_text, resolved
+from asyncsend.store.connection import WHILE_OURS, Duplicate, SqlConnection, as_text, resolved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from asyncsend.quotas import Meter, Quota
     from asyncsend.store.rows import Turn
 
-_KEPT = 31 * 86400  # seconds; no window is longer
+_MARGIN = 86400.0  # seconds for which turns are kept beyond what counts them: a limit of a day that is new counts at once
 _LOOK = 200  # jobs of each queue and priority that are looked at for those whose turn has come early
+
+
+class _NotOurs(Exception):
+    """The status row is somebody else's. Never leaves the store."""
 
 
 class QuotaStatements(SqlConnection):
@@ -30,53 +34,77 @@ class QuotaStatements(SqlConnection):
 
     @resolved
     def turns(self, wanted: Sequence[Turn], limits: Mapping[str, Quota], reserve: float, catch_up: float, owner: str | None) -> dict[int, float]:
-        with self._transaction():
-            for name in sorted(limits):
-                if not self._write("UPDATE asyncsend_quotas SET paced = paced + 0 WHERE channel = :name", name=name):
-                    self._write(
-                        "INSERT INTO asyncsend_quotas (channel) SELECT :name FROM asyncsend_status WHERE :owner IS NULL OR owner = :owner LIMIT 1", name=name, owner=owner
-                    )
-            now = self._clock()  # after whoever held these rows is through
-            meters = {name: self._meter(name, windows, now, len(wanted), reserve, catch_up) for name, windows in sorted(limits.items())}
-            ids = [one.job_id for one in wanted]
-            waits: dict[int, float] = {}
-            if self.repeating:  # its COMMIT was not heard of
-                waits = {row[0]: 0.0 for row in self._rows("SELECT job_id FROM asyncsend_sends WHERE job_id IN :ids AND sent_at IS NULL", ids=ids)}
-            taken: dict[str, list[int]] = {name: [] for name in limits}
-            for one in wanted:
-                if one.job_id in waits:
-                    continue
-                full = [name for name in one.channels if not meters[name].free(urgent=one.urgent)]
-                for name in one.channels if not full else ():
-                    meters[name].take()
-                    taken[name].append(one.job_id)
-                waits[one.job_id] = max((meters[name].promise(one.queue, urgent=one.urgent, again=one.again) - now for name in full), default=0.0)
-            for name, jobs in taken.items():
-                if jobs and self._write(
-                    "INSERT INTO asyncsend_sends (channel, job_id) SELECT :name, id FROM asyncsend_jobs WHERE id IN :jobs"
-                    f"{WHILE_OURS}",
-                    name=name, jobs=jobs, owner=owner,
-                ) != len(jobs):  # fmt: skip
-                    return dict.fromkeys(ids, 60.0)  # the status row is somebody else's: these claims are, too
-            for name, meter in meters.items():
-                promised = {queue: at for queue, at in meter.promised.items() if at > now}
-                self._write(
-                    f"UPDATE asyncsend_quotas SET paced = :paced, promised = :promised WHERE channel = :name{WHILE_OURS}",
-                    name=name, paced=meter.paced, promised=json.dumps(promised) if promised else None, owner=owner,
-                )  # fmt: skip
+        try:
+            with self._transaction():
+                return self._take_turns(wanted, limits, reserve, catch_up, owner)
+        except _NotOurs:
+            return {one.job_id: 60.0 for one in wanted}  # whoever has it now has these claims, too
+
+    def _take_turns(self, wanted: Sequence[Turn], limits: Mapping[str, Quota], reserve: float, catch_up: float, owner: str | None) -> dict[int, float]:
+        """All of them or, with _NotOurs, none: inside the caller's transaction."""
+        for name in sorted(limits):
+            self._lock_channel(name, owner)
+        now = self._clock()  # after whoever held these rows is through
+        meters = {name: self._meter(name, windows, now, len(wanted), reserve, catch_up) for name, windows in sorted(limits.items())}
+        ids = [one.job_id for one in wanted]
+        waits: dict[int, float] = {}
+        if self.repeating:  # its COMMIT was not heard of
+            waits = {row[0]: 0.0 for row in self._rows("SELECT job_id FROM asyncsend_sends WHERE job_id IN :ids AND sent_at IS NULL", ids=ids)}
+        taken: dict[str, list[int]] = {name: [] for name in limits}
+        for one in wanted:
+            if one.job_id in waits:
+                continue
+            full = [name for name in one.channels if not meters[name].free(urgent=one.urgent)]
+            for name in one.channels if not full else ():
+                meters[name].take()
+                taken[name].append(one.job_id)
+            waits[one.job_id] = max((meters[name].promise(one.queue, urgent=one.urgent, again=one.again) - now for name in full), default=0.0)
+        for name, jobs in taken.items():
+            if jobs and self._write(
+                "INSERT INTO asyncsend_sends (channel, job_id) SELECT :name, id FROM asyncsend_jobs WHERE id IN :jobs"
+                f"{WHILE_OURS}",
+                name=name, jobs=jobs, owner=owner,
+            ) != len(jobs):  # fmt: skip
+                raise _NotOurs
+        for name, meter in meters.items():
+            promised = {queue: at for queue, at in meter.promised.items() if at > now}
+            self._write(
+                f"UPDATE asyncsend_quotas SET paced = :paced, promised = :promised, longest = :longest WHERE channel = :name{WHILE_OURS}",
+                name=name, paced=meter.paced, promised=json.dumps(promised) if promised else None, longest=max(window.seconds for window in meter.windows), owner=owner,
+            )  # fmt: skip
         return waits
 
     @resolved
     def tidy_quotas(self, owner: str | None) -> None:
-        """What a run left open that died without a word is counted from now on; what no window counts any more is deleted."""
+        """What a run left open that died without a word is counted from now on."""
         rows = self._rows(
             "SELECT s.id FROM asyncsend_sends s LEFT JOIN asyncsend_jobs j ON j.id = s.job_id AND j.state = 'running' WHERE s.sent_at IS NULL AND j.id IS NULL"
         )
         if rows:
             self._write(f"UPDATE asyncsend_sends SET sent_at = NOW(6) WHERE id IN :ids AND sent_at IS NULL{WHILE_OURS}", ids=[row[0] for row in rows], owner=owner)
-        old = self._rows("SELECT id FROM asyncsend_sends WHERE id < (SELECT MIN(id) + 5000 FROM asyncsend_sends) AND sent_at < FROM_UNIXTIME(:then)", then=self._clock() - _KEPT)
+
+    @resolved
+    def prune_quotas(self, limit: int) -> bool:
+        [[longest, now]] = self._rows("SELECT MAX(longest), UNIX_TIMESTAMP(NOW(6)) FROM asyncsend_quotas")
+        if longest is None:  # no channel was ever limited
+            return False
+        then = float(now) - float(longest) - _MARGIN  # of all channels: each by its own would be found by no index
+        old = self._rows("SELECT id FROM asyncsend_sends WHERE sent_at < FROM_UNIXTIME(:then) ORDER BY sent_at LIMIT :limit", then=then, limit=limit)
         if old:
-            self._write(f"DELETE FROM asyncsend_sends WHERE id IN :ids{WHILE_OURS}", ids=[row[0] for row in old], owner=owner)
+            self._write("DELETE FROM asyncsend_sends WHERE id IN :ids", ids=sorted(row[0] for row in old))
+        if len(old) == limit:  # while these are not through, channels without any would be looked for among all the others
+            return True
+        rows = self._rows(
+            "SELECT channel, promised FROM asyncsend_quotas q WHERE paced < :then AND NOT EXISTS (SELECT 1 FROM asyncsend_sends s WHERE s.channel = q.channel)"
+            " ORDER BY paced LIMIT :limit",
+            then=then, limit=limit,
+        )  # fmt: skip
+        over = [str(as_text(row[0])) for row in rows if max(json.loads(row[1]).values() if row[1] else (), default=0.0) < float(now)]
+        if over:
+            # Whoever takes a turn there meanwhile holds the row, and moves `paced`; whoever comes after this makes it anew.
+            names = {f"name{position}": name for position, name in enumerate(sorted(over))}
+            self._write(f"DELETE FROM asyncsend_quotas WHERE channel IN ({', '.join(':' + name for name in names)}) AND paced < :then", then=then, **names)
+        return len(over) == limit
 
     @resolved
     def meters(self, limits: Mapping[str, Quota], reserve: float = 0.0) -> dict[str, Meter]:
@@ -84,8 +112,12 @@ class QuotaStatements(SqlConnection):
         return {name: self._meter(name, windows, now, 1, reserve, 0.0) for name, windows in limits.items()}
 
     @resolved
-    def metered_channels(self, *, promised: bool = False) -> list[str]:
-        return [str(as_text(row[0])) for row in self._rows("SELECT channel FROM asyncsend_quotas WHERE :promised = 0 OR promised > '' ORDER BY channel", promised=int(promised))]
+    def metered_channels(self) -> list[str]:
+        return [str(as_text(row[0])) for row in self._rows("SELECT channel FROM asyncsend_quotas ORDER BY channel")]
+
+    @resolved
+    def has_promised(self, name: str) -> bool:
+        return bool(self._rows("SELECT 1 FROM asyncsend_quotas WHERE channel = :name AND promised > ''", name=name))
 
     @resolved
     def early(self, queues: Sequence[str], limit: int, reason: str, owner: str | None) -> int:
@@ -109,6 +141,16 @@ class QuotaStatements(SqlConnection):
                     queue=queue, priority=priority, look=_LOOK,
                 )  # fmt: skip
                 yield [row for row in rows if as_text(row[1]) == reason]
+
+    def _lock_channel(self, name: str, owner: str | None) -> None:
+        """From here to the COMMIT nobody else takes turns in this channel; its row is made if there is none."""
+        lock = "UPDATE asyncsend_quotas SET paced = paced + 0 WHERE channel = :name"
+        if self._write(lock, name=name):
+            return
+        try:
+            self._write("INSERT INTO asyncsend_quotas (channel) SELECT :name FROM asyncsend_status WHERE :owner IS NULL OR owner = :owner LIMIT 1", name=name, owner=owner)
+        except Duplicate:  # another run has made it in this moment
+            self._write(lock, name=name)
 
     def _meter(self, name: str, windows: Quota, now: float, most: int, reserve: float, catch_up: float) -> Meter:
         from asyncsend.quotas import Meter

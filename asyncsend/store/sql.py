@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from asyncsend.config import Limits
     from asyncsend.job import Job, NewJob
     from asyncsend.store.lines import Lines
+MIXED = 30.0  # seconds at most; replies.AGAIN is longer, so that those that were refused come last
+
 
 class PartlyWritten(Exception):
     """Some of a group was written before: which, has to be asked. Never leaves the store."""
@@ -371,14 +373,15 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
         )  # fmt: skip
 
     def _put_off(self, outcome: Outcome, token: str, ids: list[int], owner: str | None) -> int:
-        """Those that were never begun, for their time had not come."""
-        from asyncsend.channels import REFUSED_ONCE
+        """Those that were never begun, for their time had not come. What waits for a channel comes back in another order: whoever stopped it is not followed by its like again."""
+        from asyncsend.channels import BREAKER, REFUSED_ONCE
 
         return self._write(
-            "UPDATE asyncsend_jobs /*by key*/ SET state = 'ready', run_at = FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + :delay), started_at = NULL,"
+            "UPDATE asyncsend_jobs /*by key*/ SET state = 'ready', run_at = FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + :delay + :mixed * ((id * 40503) % 65536) / 65536), started_at = NULL,"
             " reason = CASE WHEN reason = :once THEN reason ELSE :reason END, error = :error WHERE id IN :ids AND state = 'running' AND token = :token"
             f"{WHILE_OURS}",
             ids=sorted(ids), token=bytes.fromhex(token), delay=outcome.delay, reason=outcome.reason, error=storable(outcome.error), once=REFUSED_ONCE, owner=owner,
+            mixed=min(MIXED, outcome.delay / 10) if outcome.reason == BREAKER else 0.0,
         )  # fmt: skip
 
     def _settle_one(self, settlement: Settlement, owner: str | None, rescue: bool) -> int:

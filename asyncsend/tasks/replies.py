@@ -5,7 +5,7 @@ What a mail server's refusal means: for this mail, and for all that go the same 
 |---|---|---|
 | a full mailbox, a mail too big, anything else about this mail or address | tried again (4xx) or dead (5xx) | the failure is counted |
 | the host's limit: exceeded, quota, rate, discarded … | waits, uncharged | stopped until the window opens |
-| a policy | waits, uncharged; the second time dead | stopped |
+| a policy | waits, uncharged; the second time dead | stopped, unless others have passed since it refused one |
 | our login or our right to relay | waits, uncharged | broken: stopped, and somebody is told |
 
 RFC 5321 names the replies, RFC 3463 the enhanced codes; the words are those of cPanel's Exim, Postfix, Exchange, Gmail, Amazon SES and the hosts in docs/mail.md.
@@ -96,7 +96,7 @@ def amazon_means(error: str, words: str = "") -> str | None:
 def once_more(answer: Answer, before: str | None) -> Answer:
     """The answer for a mail that waits for this reason already: refused by a policy again, it is the mail itself that somebody has to look at."""
     if isinstance(answer, Snooze) and answer.reason == before == POLICY:
-        return Refused(str(answer), reason=POLICY).of_channel(failed=True)
+        return Refused(str(answer), reason=POLICY)  # says nothing of the channel: hosts count what they could not deliver, not what they would not take
     return answer
 
 
