@@ -6,6 +6,8 @@ import sys
 import pytest
 from parts import Site, made_store
 
+from asyncsend.job import NewJob
+
 HEAVY = ("requests", "urllib3", "email", "smtplib", "asyncio", "flask", "jinja2", "logging", "multiprocessing", "concurrent", "http", "xml", "rich", "importlib.metadata", "uuid", "cronsim", "zoneinfo",
          "click", "dataclasses", "inspect")  # click costs 40 ms of CPU, a quarter of it for inspect, which dataclasses imports too
 
@@ -63,15 +65,34 @@ def test_an_empty_minute_asks_at_most_six_statements_two_of_them_writes(tmp_path
         made_store(url).close()
         site = Site(tmp_path / "home", url, **environment)
         site.quiet("run")  # the first one prunes
-
-        def counted():
-            with server.connect(name) as connection, connection.cursor() as cursor:
-                cursor.execute("SHOW GLOBAL STATUS LIKE 'Com\\_%'")
-                return {key: int(value) for key, value in cursor.fetchall()}
-
-        quiet = counted(), counted()
-        site.quiet("run")
-        after = counted()
-        growth = {key: after[key] - quiet[1][key] - (quiet[1][key] - quiet[0][key]) for key in after}
+        growth = statements_of(lambda: site.quiet("run"), server, name)
         assert 0 < sum(growth.values()) <= 6
         assert growth["Com_update"] + growth["Com_insert"] + growth["Com_delete"] + growth.get("Com_replace", 0) <= 2
+
+
+def test_a_run_of_many_jobs_asks_less_than_one_statement_for_five_of_them(tmp_path, server):
+    """A group costs five or six, and on the slowest host a group is what was done in a quarter of a second."""
+    with server.database() as name:
+        url = server.url(name)
+        store = made_store(url)
+        site = Site(tmp_path / "home", url)
+        site.tasks("from asyncsend import task\n@task\ndef nothing(): pass\n")
+        store.insert([NewJob("nothing", "{}", f"n{number}") for number in range(1500)])
+        growth = statements_of(lambda: site.quiet("run"), server, name)
+        assert site.rows("COUNT(*)", "state = 'done'") == [(1500,)]
+        assert 1500 / 500 * 6 < sum(growth.values()) <= 1500 / 5
+        store.close()
+
+
+def statements_of(run, server, name) -> dict[str, int]:
+    """What the server counted while it ran, our own looking taken off."""
+
+    def counted():
+        with server.connect(name) as connection, connection.cursor() as cursor:
+            cursor.execute("SHOW GLOBAL STATUS LIKE 'Com\\_%'")
+            return {key: int(value) for key, value in cursor.fetchall()}
+
+    quiet = counted(), counted()
+    run()
+    after = counted()
+    return {key: after[key] - quiet[1][key] - (quiet[1][key] - quiet[0][key]) for key in after}
