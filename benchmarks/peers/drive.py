@@ -29,6 +29,7 @@ SIZES = {"full": {"rounds": 5, "jobs": 20_000, "share": 1.0}, "quick": {"rounds"
 PATIENCE = 120.0  # seconds until a worker that does not get through is given up
 FLOORS: dict[str, str] = {}  # each peer's version and store, once it is started
 REDIS = "Redis with appendonly yes, appendfsync everysec"
+REDIS_FLUSHED = "Redis with appendonly yes, appendfsync always, which is as durable as a database that flushes at each commit"
 
 
 @dataclass
@@ -47,6 +48,7 @@ PEERS = [
     Peer("Celery", "celery", "on_celery", REDIS, 1500, {"one process": "celery -A on_celery worker -c 1", "a process for each core": "celery -A on_celery worker"}),
     Peer("RQ", "rq", "on_rq", REDIS, 500, {"a fork for each job": "rq worker -u unix://{BENCH_REDIS}", "SimpleWorker": "rq worker -u unix://{BENCH_REDIS} -w rq.SimpleWorker"}),
     Peer("Dramatiq", "dramatiq", "on_dramatiq", REDIS, 4000, {"one thread": "dramatiq on_dramatiq -p 1 -t 1", "eight threads for each core": "dramatiq on_dramatiq"}),
+    Peer("Dramatiq, each write flushed", "dramatiq", "on_dramatiq", REDIS_FLUSHED, 2000, {"one thread": "dramatiq on_dramatiq -p 1 -t 1", "eight threads for each core": "dramatiq on_dramatiq"}),
     Peer("Huey, SQLite", "huey", "on_huey_sqlite", "SQLite, write-ahead log, synchronous=FULL", 2500, {"one thread": "huey_consumer on_huey_sqlite.huey"}),
     Peer("Huey, MySQL", "huey", "on_huey_mysql", "the same MariaDB, by peewee and pymysql", 800, {"one thread": "huey_consumer on_huey_mysql.huey"}),
     Peer("django-tasks-db", "django-tasks-db", "on_django", "the same MariaDB, by pymysql", 400, {"one thread": "django-admin db_worker"}, {"DJANGO_SETTINGS_MODULE": "django_settings"}, "django-admin migrate --verbosity 0"),
@@ -61,8 +63,8 @@ def place_of(peer: Peer, server: Server) -> Iterator[dict[str, str]]:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         environment = {"PATH": f"{BIN}:/usr/bin:/bin", "HOME": folder, "PYTHONPATH": str(HERE), "PYTHONWARNINGS": "ignore", "BENCH_FOLDER": folder, **peer.setting}
         environment["BENCH_WITNESS"] = f"{folder}/witness"
-        if peer.store is REDIS:
-            environment["BENCH_REDIS"] = stack.enter_context(services.redis())
+        if peer.store in (REDIS, REDIS_FLUSHED):
+            environment["BENCH_REDIS"] = stack.enter_context(services.redis("everysec" if peer.store is REDIS else "always"))
         elif "MariaDB" in peer.store:
             environment |= {"BENCH_MYSQL": server.socket, "BENCH_DATABASE": stack.enter_context(server.database())}
         elif "PostgreSQL" in peer.store:

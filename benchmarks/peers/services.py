@@ -19,14 +19,14 @@ class Absent(Exception):
 
 
 @contextmanager
-def redis() -> Iterator[str]:
-    """The path of its socket. As durable as Redis is recommended to be: what was written is on disk a second later at most."""
+def redis(fsync: str) -> Iterator[str]:
+    """The path of its socket. `everysec` is as durable as Redis is recommended to be: what was written is on disk a second later at most; `always` before it answers."""
     binary = shutil.which("redis-server")
     if not binary:
         raise Absent("there is no redis-server: apt-get install redis-server")
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/redis.sock"
-        durable = ["--appendonly", "yes", "--appendfsync", "everysec"]
+        durable = ["--appendonly", "yes", "--appendfsync", fsync]
         process = subprocess.Popen([binary, "--port", "0", "--unixsocket", path, "--dir", folder, "--save", "", *durable], stdout=subprocess.DEVNULL)
         try:
             eventually(lambda: os.path.exists(path) or process.poll() is not None, 30, "redis-server")
