@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 
 MAX_GROWTH = 256 * 1024  # kilobytes by which the jobs of one worker may swell it
-LOOK_AFTER = 8  # jobs between looks at the descriptors they left open
 _BROKEN, _LEAVING = ',"journal":"broken"', ',"leaving":true'
 
 
@@ -45,7 +44,6 @@ class Child:
         self.me = os.getpid()
         self.wave = 0  # of those that may begin here after something went wrong
         self.session = ""
-        self.served = 0
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.most_descriptors = limit // 2 if limit > 0 else 1 << 16
         self.most_kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + MAX_GROWTH
@@ -127,17 +125,12 @@ class Child:
 
     def _leaked(self) -> bool:
         """Whether the jobs so far left so many descriptors or so much memory behind that the next one would suffer: another worker takes over."""
-        if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > self.most_kilobytes:
-            return True
-        self.served += 1
-        if self.served % LOOK_AFTER:
-            return False
         try:
-            lowest_free = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            lowest_free = os.dup(self.jobs.fileno())
             os.close(lowest_free)
         except OSError:
             return True
-        return lowest_free > self.most_descriptors
+        return lowest_free > self.most_descriptors or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > self.most_kilobytes
 
     def _say(self, message: str) -> None:
         self.jobs.sendall(message.encode() + b"\n")

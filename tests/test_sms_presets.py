@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import json
 import time
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from asyncsend.producer import new_job
 from asyncsend.tasks import Tasks
 from asyncsend.tasks.sms import Sms
 from asyncsend.times import boot_clock
-from asyncsend.worker import as_line, from_line
+from asyncsend.worker import as_parcel, from_parcels
 
 CODE = {"to": "+33612345678", "text": "Your code is 1234"}
 TEMPLATE = {"to": "+8613812345678", "template_id": "SMS_1", "params": {"code": 123456, "name": "Ann ü&=", "ok": True}}
@@ -279,7 +280,7 @@ def test_no_credentials_stand_in_plain_sight(sender, http):
 
 def test_a_claimed_job_knows_when_it_expires_and_its_worker_hears_of_it(store):
     store.insert([new_job("sms", json.dumps(CODE), expires=100.0), new_job("sms", json.dumps(CODE))])
-    soon, never = (from_line(as_line(one)) for one in store.claim(["default"], 2, "ab" * 16, 1))
+    soon, never = from_parcels(io.BytesIO(b"".join(as_parcel(one) for one in store.claim(["default"], 2, "ab" * 16, 1))))
     assert 90 < soon.expires_by - boot_clock() <= 100
     assert never.expires_by is None
 
