@@ -34,23 +34,26 @@ def look(store) -> float:
 
 
 def measure(server: Server, rounds: int, rows: int) -> list[Figure]:
-    with account(server) as small, account(server) as big:
+    with account(server) as small, account(server) as big, account(server) as mixed:
         stores = []
-        for place in (small, big):
+        for place in (small, big, mixed):
             place.waiting("email", 1000)
             stores.append(open_store(server.url(place.database), "asyncsend_"))
             claim(stores[-1])
-        crowded(big, rows)
-        here, there = stores
+        crowded(big, rows, mixed=False)
+        crowded(mixed, rows)
+        here, there, worse = stores
         found = in_turns(rounds, {
-            "claim here": lambda: claim(here), "claim there": lambda: claim(there), "look here": lambda: look(here), "look there": lambda: look(there),
+            "claim here": lambda: claim(here), "claim there": lambda: claim(there), "claim worse": lambda: claim(worse),
+            "look here": lambda: look(here), "look worse": lambda: look(worse),
         })  # fmt: skip
-        here.close()
-        there.close()
+        for store in stores:
+            store.close()
     beside = f"beside {rows:,} future and as many finished jobs"
     return [
         Figure(f"claim {beside}", "ms", found["claim there"], found["claim here"], "empty table", at_most=1.3),
-        Figure(f"a look at an idle queue {beside}", "ms", found["look there"], found["look here"], "empty table"),
+        Figure(f"claim {beside} of two queues and four priorities", "ms", found["claim worse"], found["claim here"], "empty table"),
+        Figure(f"a look at an idle queue {beside} of two queues and four priorities", "ms", found["look worse"], found["look here"], "empty table"),
     ]
 
 
