@@ -271,6 +271,9 @@ class Workers:
         """Fill the windows from the backlog. A job that must not be repeated unasked goes alone, after its start mark is committed; one whose channel has trouble goes alone, too."""
         full: set[str] = set()  # channels that may take no more now
         for worker in self.workers:
+            # By the quarter: parcels sent one by one would fill the socket's buffer with what the kernel adds to each, and handing would wait for the job at work.
+            if len(worker.window) > worker.size * 3 // 4 or worker.weight > WINDOW_BYTES * 3 // 4:
+                continue
             parcels: list[bytes] = []
             while worker.ready and not worker.killed_for and self.backlog:
                 job = self.backlog[0]

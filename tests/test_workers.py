@@ -3,13 +3,14 @@
 import os
 import socket
 from collections import deque
+from contextlib import suppress
 
 import pytest
 
 from asyncsend.channels import Channel, Channels
 from asyncsend.job import Job
 from asyncsend.journal import Journal
-from asyncsend.workers import Worker, Workers
+from asyncsend.workers import WINDOW, Worker, Workers
 
 JOB = Job(7, "email", "{}", token="a" * 32)
 
@@ -60,6 +61,43 @@ def test_a_job_that_its_dead_worker_had_not_begun_goes_to_another_also_when_the_
     workers.journal_broken = True
     assert death_of_one_with(workers, JOB) == []
     assert list(workers.backlog) == [JOB]
+
+
+@pytest.fixture
+def idle(workers):
+    """A worker that is ready, by its two ends; nobody is behind the other."""
+    ours, theirs = socket.socketpair()
+    ours.settimeout(0.2)
+    theirs.setblocking(False)
+    worker = Worker(2**22 + 1, ours, -1, ready=True)
+    workers.workers.append(worker)
+    yield worker, theirs
+    workers.workers.clear()
+    ours.close()
+    theirs.close()
+
+
+def arrived(theirs) -> int:
+    """Bytes that the worker's side can read now."""
+    size = 0
+    with suppress(BlockingIOError):
+        while piece := theirs.recv(1 << 20):
+            size += len(piece)
+    return size
+
+
+@pytest.mark.parametrize("length", [0, 300, 400, 3000])
+def test_handing_never_waits_for_a_worker_that_reads_nothing_while_it_goes_through_what_it_has(workers, idle, length):
+    worker, theirs = idle
+    worker.size = WINDOW
+    workers.backlog.extend(Job(number, "note", "x" * length, token="a" * 32) for number in range(2 * WINDOW))
+    workers._deal()
+    assert arrived(theirs) == worker.weight  # all in its hands; now it says one outcome after the other
+    for _ in range(len(worker.window)):
+        workers._pop(worker)
+        workers._deal()
+    assert worker.window
+    assert arrived(theirs) == worker.weight
 
 
 @pytest.mark.parametrize("behind", [["email", "note"], ["webhook", "email", "webhook", "note"]])
