@@ -321,6 +321,10 @@ class Workers:
                     worker.jobs.sendall(b"".join(parcels))
                 except OSError:  # it is dying, or reads no more: the reaper finds out what it has begun, and the others go to another
                     _kill_group(worker.pid, signal.SIGKILL)
+                    last = worker.window.pop()  # did not arrive whole, so it cannot begin, though it may bear a start mark
+                    worker.weight -= worker.sizes.pop()
+                    last.started_at = None
+                    self._take_back([last])
         self._call_back()
 
     def _under_way(self, channel: str) -> int:

@@ -100,6 +100,19 @@ def test_handing_never_waits_for_a_worker_that_reads_nothing_while_it_goes_throu
     assert arrived(theirs) == worker.weight
 
 
+def test_a_marked_job_that_did_not_reach_its_dying_worker_is_not_charged(workers, idle):
+    worker, theirs = idle
+    workers.journal_broken = True  # so that each start is marked
+    workers.backlog.append(Job(7, "note", "{}", token="a" * 32))
+    theirs.close()
+    workers._deal()
+    worker.output = os.pipe()[0]
+    os.set_blocking(worker.output, False)
+    workers._bury_worker(worker, -9)
+    assert workers._finished == []
+    assert [(job.id, job.started_at) for job in workers.backlog] == [(7, None)]
+
+
 @pytest.mark.parametrize("behind", [["email", "note"], ["webhook", "email", "webhook", "note"]])
 def test_who_goes_another_way_does_not_wait_for_the_one_job_that_tries_a_channel(workers, behind):
     workers.channels = Channels(lambda: [Channel("email", failures=1), Channel("host:a.example", failures=1)], lambda: 0.0)
