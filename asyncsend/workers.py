@@ -485,6 +485,9 @@ class Workers:
         for worker in self.workers:
             if self.clock() < self._deadline(worker):
                 continue
+            self._listen(worker)  # while the run was busy elsewhere it may have gone on to the next job
+            if self.clock() < self._deadline(worker):
+                continue
             if worker.term_sent is None:
                 worker.killed_for = "timeout" if worker.ready else "hello"
                 worker.term_sent = self.clock()

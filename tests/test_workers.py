@@ -1,6 +1,7 @@
 """What the run makes of its workers' deaths, where real processes would have to die at one moment in a thousand."""
 
 import os
+import selectors
 import socket
 from collections import deque
 from contextlib import suppress
@@ -10,6 +11,7 @@ import pytest
 from asyncsend.channels import Channel, Channels
 from asyncsend.job import Job
 from asyncsend.journal import Journal
+from asyncsend.outcome import Outcome, State
 from asyncsend.workers import WINDOW, Worker, Workers
 
 JOB = Job(7, "email", "{}", token="a" * 32)
@@ -111,6 +113,21 @@ def test_a_marked_job_that_did_not_reach_its_dying_worker_is_not_charged(workers
     workers._bury_worker(worker, -9)
     assert workers._finished == []
     assert [(job.id, job.started_at) for job in workers.backlog] == [(7, None)]
+
+
+def test_a_job_is_not_killed_for_the_time_that_the_run_did_not_listen(workers, idle):
+    worker, theirs = idle
+    now = [100.0]
+    workers.clock = lambda: now[0]
+    workers.selector.register(worker.jobs, selectors.EVENT_READ, worker)
+    worker.size = 4
+    workers.backlog.extend(Job(number, "note", "{}", token="a" * 32, timeout_seconds=1) for number in (1, 2))
+    workers._deal()
+    now[0] += 5  # settling took long; meanwhile it is at its second job
+    theirs.sendall(b'{"outcome":{"verb":"finish","state":"done","seconds":0.1}}\n')
+    workers._finished.append((Job(3, "email", "{}"), Outcome("snooze", State.READY)))  # with which the run need not wait for any
+    assert [job.id for job, _ in workers.results(0.0)] == [3, 1]
+    assert worker.term_sent is None
 
 
 @pytest.mark.parametrize("behind", [["email", "note"], ["webhook", "email", "webhook", "note"]])
