@@ -606,7 +606,9 @@ def _understood(line: bytes, *, ready: bool, busy: bool) -> tuple[dict[str, Any]
     """What a worker says, and the outcome in it; an error if it is none of what a worker says at this moment."""
     if line.startswith(_PLAIN) and ready and busy:  # which most are
         with contextlib.suppress(ValueError):
-            return {}, Outcome("finish", State.DONE, seconds=float(line[len(_PLAIN) : -2]))
+            seconds = float(line[len(_PLAIN) : -2])
+            if 0 <= seconds < float("inf"):
+                return {}, Outcome("finish", State.DONE, seconds=seconds)
     message = json.loads(line)
     if not isinstance(message, dict) or ("policies" in message) == ready or not (busy or "policies" in message):
         raise ValueError(line)

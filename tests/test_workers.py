@@ -130,6 +130,15 @@ def test_a_job_is_not_killed_for_the_time_that_the_run_did_not_listen(workers, i
     assert worker.term_sent is None
 
 
+@pytest.mark.parametrize("seconds", ["nan", "NaN", "Infinity", '"long"', "null"])
+def test_what_a_task_forges_as_a_length_of_time_does_not_end_the_run(workers, idle, seconds):
+    worker, _ = idle
+    worker.window, worker.sizes = deque([JOB]), deque([10])
+    workers._hear(worker, b'{"outcome":{"verb":"finish","state":"done","seconds":%s}}\n' % seconds.encode())
+    assert list(worker.window) == [JOB]
+    assert workers._finished == []
+
+
 @pytest.mark.parametrize("behind", [["email", "note"], ["webhook", "email", "webhook", "note"]])
 def test_who_goes_another_way_does_not_wait_for_the_one_job_that_tries_a_channel(workers, behind):
     workers.channels = Channels(lambda: [Channel("email", failures=1), Channel("host:a.example", failures=1)], lambda: 0.0)
