@@ -2,6 +2,7 @@
 
 import os
 import selectors
+import signal
 import socket
 from collections import deque
 from contextlib import suppress
@@ -153,3 +154,26 @@ def test_who_goes_another_way_does_not_wait_for_the_one_job_that_tries_a_channel
     workers.workers.clear()
     for end in (end for pair in pairs for end in pair):
         end.close()
+
+
+def test_the_journal_is_read_from_its_start_while_workers_write_it(workers):
+    for number in range(3000):
+        workers.journal.started(number, "a" * 32)
+    reader, writer = os.pipe()
+    ours, writing = os.getpid(), os.fork()
+    if writing == 0:
+        while os.getppid() == ours:
+            workers.journal.started(3000, "b" * 32)
+            if os.get_blocking(writer):  # the first time
+                os.write(writer, b".")
+                os.set_blocking(writer, False)
+        os._exit(0)
+    os.read(reader, 1)
+    try:
+        missing = [3000 - sum(token[0] == "a" for _, token in workers.journal.read()[1]) for _ in range(5)]
+    finally:
+        os.kill(writing, signal.SIGKILL)
+        os.waitpid(writing, 0)
+        os.close(reader)
+        os.close(writer)
+    assert missing == [0] * 5
