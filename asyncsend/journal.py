@@ -9,6 +9,7 @@ line fails its checksum and is passed over; a line of another claim is refused b
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import stat
@@ -19,6 +20,8 @@ from asyncsend.outcome import Outcome, State
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from _typeshed import WriteableBuffer
 
 Claim = tuple[int, str]  # job id, token
 
@@ -58,8 +61,7 @@ class Journal:
         """What was finished, with its outcome, and all that was started, with its session."""
         finished: dict[Claim, Outcome] = {}
         started: dict[Claim, str] = {}
-        with open(os.dup(self.descriptor), "rb") as file:
-            file.seek(0)
+        with io.BufferedReader(_FromStart(self.descriptor), 1 << 16) as file:
             while line := file.readline(_LONGEST_LINE):
                 body = _checked(line)
                 if body is None:
@@ -93,6 +95,21 @@ class Journal:
         record = b"\n%08x %s\n" % (zlib.crc32(raw), raw)
         if os.write(self.descriptor, record) != len(record):
             raise OSError(28, "the journal's disk is full")
+
+
+class _FromStart(io.RawIOBase):
+    """A file read at a place of its own: that of the descriptor is the workers', too, and each line they append moves it to the end."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor, self.place = descriptor, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        size = os.preadv(self.descriptor, [buffer], self.place)
+        self.place += size
+        return size
 
 
 def _checked(line: bytes) -> str | None:

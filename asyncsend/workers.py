@@ -271,6 +271,9 @@ class Workers:
         """Fill the windows from the backlog. A job that must not be repeated unasked goes alone, after its start mark is committed; one whose channel has trouble goes alone, too."""
         full: set[str] = set()  # channels that may take no more now
         for worker in self.workers:
+            # By the quarter: parcels sent one by one would fill the socket's buffer with what the kernel adds to each, and handing would wait for the job at work.
+            if len(worker.window) > worker.size * 3 // 4 or worker.weight > WINDOW_BYTES * 3 // 4:
+                continue
             parcels: list[bytes] = []
             while worker.ready and not worker.killed_for and self.backlog:
                 job = self.backlog[0]
@@ -318,6 +321,10 @@ class Workers:
                     worker.jobs.sendall(b"".join(parcels))
                 except OSError:  # it is dying, or reads no more: the reaper finds out what it has begun, and the others go to another
                     _kill_group(worker.pid, signal.SIGKILL)
+                    last = worker.window.pop()  # did not arrive whole, so it cannot begin, though it may bear a start mark
+                    worker.weight -= worker.sizes.pop()
+                    last.started_at = None
+                    self._take_back([last])
         self._call_back()
 
     def _under_way(self, channel: str) -> int:
@@ -478,6 +485,9 @@ class Workers:
         for worker in self.workers:
             if self.clock() < self._deadline(worker):
                 continue
+            self._listen(worker)  # while the run was busy elsewhere it may have gone on to the next job
+            if self.clock() < self._deadline(worker):
+                continue
             if worker.term_sent is None:
                 worker.killed_for = "timeout" if worker.ready else "hello"
                 worker.term_sent = self.clock()
@@ -596,7 +606,9 @@ def _understood(line: bytes, *, ready: bool, busy: bool) -> tuple[dict[str, Any]
     """What a worker says, and the outcome in it; an error if it is none of what a worker says at this moment."""
     if line.startswith(_PLAIN) and ready and busy:  # which most are
         with contextlib.suppress(ValueError):
-            return {}, Outcome("finish", State.DONE, seconds=float(line[len(_PLAIN) : -2]))
+            seconds = float(line[len(_PLAIN) : -2])
+            if 0 <= seconds < float("inf"):
+                return {}, Outcome("finish", State.DONE, seconds=seconds)
     message = json.loads(line)
     if not isinstance(message, dict) or ("policies" in message) == ready or not (busy or "policies" in message):
         raise ValueError(line)

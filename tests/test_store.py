@@ -187,6 +187,14 @@ def test_a_dead_job_cannot_come_back_while_its_key_is_taken(store):
     assert state(store, job.id) is State.DEAD
 
 
+def test_a_job_of_the_last_ids_waits_for_its_channel_like_any_other(store):
+    store.insert([NewJob("email", "{}", "u")])
+    store._write("UPDATE asyncsend_jobs SET id = :id", id=2**62)
+    [job] = store.claim(["default"], 1, "a" * 32, 1)
+    assert store.settle([Settlement(job.id, job.token, outcomes.snooze(60, "breaker-open"))]).accepted == 1
+    assert store.find("u").state is State.READY
+
+
 def test_claim_takes_queues_in_order_then_priority_then_run_at_then_id(store, clock):
     clock.set(1_800_000_000)
     now = clock()

@@ -1,15 +1,19 @@
 """What the run makes of its workers' deaths, where real processes would have to die at one moment in a thousand."""
 
 import os
+import selectors
+import signal
 import socket
 from collections import deque
+from contextlib import suppress
 
 import pytest
 
 from asyncsend.channels import Channel, Channels
 from asyncsend.job import Job
 from asyncsend.journal import Journal
-from asyncsend.workers import Worker, Workers
+from asyncsend.outcome import Outcome, State
+from asyncsend.workers import WINDOW, Worker, Workers
 
 JOB = Job(7, "email", "{}", token="a" * 32)
 
@@ -62,6 +66,80 @@ def test_a_job_that_its_dead_worker_had_not_begun_goes_to_another_also_when_the_
     assert list(workers.backlog) == [JOB]
 
 
+@pytest.fixture
+def idle(workers):
+    """A worker that is ready, by its two ends; nobody is behind the other."""
+    ours, theirs = socket.socketpair()
+    ours.settimeout(0.2)
+    theirs.setblocking(False)
+    worker = Worker(2**22 + 1, ours, -1, ready=True)
+    workers.workers.append(worker)
+    yield worker, theirs
+    workers.workers.clear()
+    ours.close()
+    theirs.close()
+
+
+def arrived(theirs) -> int:
+    """Bytes that the worker's side can read now."""
+    size = 0
+    with suppress(BlockingIOError):
+        while piece := theirs.recv(1 << 20):
+            size += len(piece)
+    return size
+
+
+@pytest.mark.parametrize("length", [0, 300, 400, 3000])
+def test_handing_never_waits_for_a_worker_that_reads_nothing_while_it_goes_through_what_it_has(workers, idle, length):
+    worker, theirs = idle
+    worker.size = WINDOW
+    workers.backlog.extend(Job(number, "note", "x" * length, token="a" * 32) for number in range(2 * WINDOW))
+    workers._deal()
+    assert arrived(theirs) == worker.weight  # all in its hands; now it says one outcome after the other
+    for _ in range(len(worker.window)):
+        workers._pop(worker)
+        workers._deal()
+    assert worker.window
+    assert arrived(theirs) == worker.weight
+
+
+def test_a_marked_job_that_did_not_reach_its_dying_worker_is_not_charged(workers, idle):
+    worker, theirs = idle
+    workers.journal_broken = True  # so that each start is marked
+    workers.backlog.append(Job(7, "note", "{}", token="a" * 32))
+    theirs.close()
+    workers._deal()
+    worker.output = os.pipe()[0]
+    os.set_blocking(worker.output, False)
+    workers._bury_worker(worker, -9)
+    assert workers._finished == []
+    assert [(job.id, job.started_at) for job in workers.backlog] == [(7, None)]
+
+
+def test_a_job_is_not_killed_for_the_time_that_the_run_did_not_listen(workers, idle):
+    worker, theirs = idle
+    now = [100.0]
+    workers.clock = lambda: now[0]
+    workers.selector.register(worker.jobs, selectors.EVENT_READ, worker)
+    worker.size = 4
+    workers.backlog.extend(Job(number, "note", "{}", token="a" * 32, timeout_seconds=1) for number in (1, 2))
+    workers._deal()
+    now[0] += 5  # settling took long; meanwhile it is at its second job
+    theirs.sendall(b'{"outcome":{"verb":"finish","state":"done","seconds":0.1}}\n')
+    workers._finished.append((Job(3, "email", "{}"), Outcome("snooze", State.READY)))  # with which the run need not wait for any
+    assert [job.id for job, _ in workers.results(0.0)] == [3, 1]
+    assert worker.term_sent is None
+
+
+@pytest.mark.parametrize("seconds", ["nan", "NaN", "Infinity", '"long"', "null"])
+def test_what_a_task_forges_as_a_length_of_time_does_not_end_the_run(workers, idle, seconds):
+    worker, _ = idle
+    worker.window, worker.sizes = deque([JOB]), deque([10])
+    workers._hear(worker, b'{"outcome":{"verb":"finish","state":"done","seconds":%s}}\n' % seconds.encode())
+    assert list(worker.window) == [JOB]
+    assert workers._finished == []
+
+
 @pytest.mark.parametrize("behind", [["email", "note"], ["webhook", "email", "webhook", "note"]])
 def test_who_goes_another_way_does_not_wait_for_the_one_job_that_tries_a_channel(workers, behind):
     workers.channels = Channels(lambda: [Channel("email", failures=1), Channel("host:a.example", failures=1)], lambda: 0.0)
@@ -76,3 +154,26 @@ def test_who_goes_another_way_does_not_wait_for_the_one_job_that_tries_a_channel
     workers.workers.clear()
     for end in (end for pair in pairs for end in pair):
         end.close()
+
+
+def test_the_journal_is_read_from_its_start_while_workers_write_it(workers):
+    for number in range(3000):
+        workers.journal.started(number, "a" * 32)
+    reader, writer = os.pipe()
+    ours, writing = os.getpid(), os.fork()
+    if writing == 0:
+        while os.getppid() == ours:
+            workers.journal.started(3000, "b" * 32)
+            if os.get_blocking(writer):  # the first time
+                os.write(writer, b".")
+                os.set_blocking(writer, False)
+        os._exit(0)
+    os.read(reader, 1)
+    try:
+        missing = [3000 - sum(token[0] == "a" for _, token in workers.journal.read()[1]) for _ in range(5)]
+    finally:
+        os.kill(writing, signal.SIGKILL)
+        os.waitpid(writing, 0)
+        os.close(reader)
+        os.close(writer)
+    assert missing == [0] * 5

@@ -377,7 +377,7 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
         from asyncsend.channels import BREAKER, REFUSED_ONCE
 
         return self._write(
-            "UPDATE asyncsend_jobs /*by key*/ SET state = 'ready', run_at = FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + :delay + :mixed * ((id * 40503) % 65536) / 65536), started_at = NULL,"
+            "UPDATE asyncsend_jobs /*by key*/ SET state = 'ready', run_at = FROM_UNIXTIME(UNIX_TIMESTAMP(NOW(6)) + :delay + :mixed * ((id % 65536 * 40503) % 65536) / 65536), started_at = NULL,"
             " reason = CASE WHEN reason = :once THEN reason ELSE :reason END, error = :error WHERE id IN :ids AND state = 'running' AND token = :token"
             f"{WHILE_OURS}",
             ids=sorted(ids), token=bytes.fromhex(token), delay=outcome.delay, reason=outcome.reason, error=storable(outcome.error), once=REFUSED_ONCE, owner=owner,
