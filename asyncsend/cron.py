@@ -7,6 +7,7 @@ Without click: importing it costs as much CPU as all the rest of an empty minute
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import time
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from asyncsend import config
 from asyncsend.budget import Budget
-from asyncsend.errors import AsyncsendError, ConfigurationError
+from asyncsend.errors import EXIT_TEMPORARY, AsyncsendError, ConfigurationError, DatabaseUnreachable
 from asyncsend.log import Log
 from asyncsend.run import run
 from asyncsend.store import open_store
@@ -44,6 +45,11 @@ def start(*, max_time: float | None = None, max_jobs: int | None = None, order: 
             _ping(settings, well=False)
         _say_trouble(home, error)
         return error.exit_code
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+            raise
+        _say_trouble(home, DatabaseUnreachable(f"the host's disk refuses ({error.strerror}): free space; nothing is lost, the next run tries again"))
+        return EXIT_TEMPORARY
     if _watched():
         _say(_summary(report))
     return 0

@@ -63,8 +63,8 @@ class Outcome(NamedTuple):
         outcome = cls(**{**members, "state": State(members["state"])})
         if not all(isinstance(name, str | None) for name in (outcome.channel, outcome.gone, outcome.suppress, outcome.address)):
             raise TypeError("channel, gone, suppress and address are text")
-        if not abs(outcome.seconds) < float("inf"):
-            raise ValueError("seconds is a number")
+        if not (abs(outcome.seconds) < float("inf") and abs(outcome.delay) < float("inf")):
+            raise ValueError("seconds and delay are numbers")
         return outcome
 
 

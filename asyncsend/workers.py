@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from asyncsend.log import Log
     from asyncsend.suppressions import Learnt
 
-WINDOW = 256  # jobs a worker may hold unexecuted: enough that no-op jobs never wait for the pipe
+WINDOW = 256  # jobs all workers together may hold unexecuted: enough that no-op jobs never wait for the pipe, few enough that none idles while one slow job keeps many behind it
 WINDOW_BYTES = 64 * 1024  # of payload; below a socket's buffer, so that handing never blocks
 WINDOW_SECONDS = 0.5  # of work that a window is worth
 REST = 0.002  # seconds in which results of quick jobs gather, so that the run does not wake for each
@@ -162,7 +162,7 @@ class Workers:
         self._staff()
         self._deal()
         if not self._finished:
-            if self.workers and all(len(worker.window) > WINDOW // 4 for worker in self.workers):
+            if self.workers and all(len(worker.window) > WINDOW // self.count // 4 for worker in self.workers):
                 time.sleep(min(wait, REST))
             deadlines = [self._deadline(worker) for worker in self.workers]
             patience = max(0.0, min([wait, *(deadline - self.clock() for deadline in deadlines)]))
@@ -406,7 +406,7 @@ class Workers:
                 (returned if message.get("journal") or message.get("called_back") else self.unstarted).append(job)
             elif outcome is not None:
                 job = self._pop(worker)
-                worker.size = max(1, min(WINDOW, worker.size * 2, int(WINDOW_SECONDS / max(outcome.seconds, 0.001))))
+                worker.size = max(1, min(WINDOW // self.count, worker.size * 2, int(WINDOW_SECONDS / max(outcome.seconds, 0.001))))
                 self._deaths_in_a_row = 0
                 if "leaving" in message:
                     worker.killed_for = "leaving"  # it takes no more, and what it had not begun goes to another

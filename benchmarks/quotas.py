@@ -1,7 +1,7 @@
 """
 Do the tables of limits stay cheap? A million turns of a hundred thousand domains, two thirds of them older than any window counts:
 what the tidying of a run costs, the turns of a batch, and how many rows a second the slices of pruning delete.
-Usage: python benchmarks/quotas.py [SERVER …] [--sends 1000000] [--channels 100000]; SERVER as in flatness.py.
+Usage: python benchmarks/quotas.py [SERVER …] [--sends 1000000] [--channels 100000]; SERVER is mariadb, or a name of the matrix: mysql-9.7.
 """
 # ruff: noqa: SLF001 - it measures single statements
 
@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from parts import _installed_mariadb, _matrix_server, made_store  # noqa: E402
 
+from asyncsend.job import NewJob  # noqa: E402
 from asyncsend.quotas import quota  # noqa: E402
 from asyncsend.retention import SLICE  # noqa: E402
 from asyncsend.store.rows import Turn  # noqa: E402
@@ -78,10 +79,11 @@ def measure(name: str, store) -> None:
     store.tidy_quotas(None)
     print(f"{name}: tidying {milliseconds(lambda: store.tidy_quotas(None)):.1f} ms")
     limits = {"email": quota("200000/day, 10000/hour"), **{f"to:d{number}.example": quota("20/min") for number in range(50)}}
-    wanted = [Turn(number, "default", False, ("email", f"to:d{number}.example")) for number in range(50)]
-    store.insert([])
+    store.insert([NewJob("email", "{}", f"turn{number}") for number in range(50)])
+    ids = [row[0] for row in store._rows("SELECT id FROM asyncsend_jobs WHERE task = 'email' AND uid LIKE 'turn%'")]
+    wanted = [Turn(job_id, "default", False, ("email", f"to:d{number}.example")) for number, job_id in enumerate(ids)]
     print(f"{name}: 50 turns, each of a domain of its own {milliseconds(lambda: store.turns(wanted, limits, 0.03, 60.0, None)):.0f} ms")
-    store._execute("DELETE FROM asyncsend_sends WHERE job_id < 50 AND sent_at IS NULL", {})
+    store._execute("DELETE FROM asyncsend_sends WHERE sent_at IS NULL", {})
     for table in ("sends", "quotas"):
         times: list[float] = []
         while len(times) < 100:
