@@ -107,9 +107,11 @@ class _FromStart(io.RawIOBase):
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        size = os.preadv(self.descriptor, [buffer], self.place)
-        self.place += size
-        return size
+        view = memoryview(buffer).cast("B")
+        piece = os.pread(self.descriptor, len(view), self.place)
+        view[: len(piece)] = piece
+        self.place += len(piece)
+        return len(piece)
 
 
 def _checked(line: bytes) -> str | None:

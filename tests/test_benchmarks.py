@@ -12,6 +12,7 @@ sys.path.append(str(ROOT))
 
 import benchmarks.__main__ as bench
 from benchmarks.__main__ import PARTS, headlines
+from benchmarks.peers.drive import PEERS
 from benchmarks.yardstick import Figure, as_json, from_json, table
 
 # The figures of each part, by how they begin; the peers need a virtual environment of their own.
@@ -74,7 +75,7 @@ def test_a_peer_that_is_not_installed_has_a_row_that_says_so(tmp_path):
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr  # the bar is three times the fastest, and nobody knows how fast that is
     figures = json.loads((tmp_path / "partial.json").read_text("utf-8"))["parts"]["peers"]["figures"]
-    assert len(figures) == 7
+    assert len(figures) == len(PEERS)
     for one in figures:
         assert "nothing/bin/python" in one["absent"], one
         assert one["what"] in done.stdout

@@ -241,7 +241,7 @@ def test_a_log_that_is_moved_deleted_or_locked_under_a_run_stops_nothing(lite, t
         assert path.stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.parametrize(("call", "crashes"), [("ftruncate", 0), ("read", 1)])
+@pytest.mark.parametrize(("call", "crashes"), [("ftruncate", 0), ("pread64", 1)])
 def test_a_journal_that_the_disk_lets_nobody_empty_or_read_stops_nothing_and_what_may_have_begun_is_charged(lite, call, crashes):
     if reason := syscalls.why_not():
         missing("strace", reason)

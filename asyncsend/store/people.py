@@ -41,7 +41,7 @@ class PeopleStatements(SqlConnection):
         rows: list[tuple[Any, ...]] = []
         if kind != "id" and name.isascii():
             rows += self._rows(f"SELECT {_COLUMNS} FROM asyncsend_jobs WHERE uid = :uid", uid=name)
-        if kind != "uid" and name.isdecimal() and name.isascii() and len(name) < 19:
+        if kind != "uid" and name.isdecimal() and name.isascii() and len(name) < 20 and int(name) < 1 << 63:
             rows += self._rows(f"SELECT {_COLUMNS} FROM asyncsend_jobs WHERE id = :id", id=int(name))
         return list({job.id: job for job in _jobs(rows)}.values())
 
