@@ -7,7 +7,6 @@ Without click: importing it costs as much CPU as all the rest of an empty minute
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sys
 import time
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from asyncsend import config
 from asyncsend.budget import Budget
-from asyncsend.errors import EXIT_TEMPORARY, AsyncsendError, ConfigurationError, DatabaseUnreachable
+from asyncsend.errors import AsyncsendError, ConfigurationError
 from asyncsend.log import Log
 from asyncsend.run import run
 from asyncsend.store import open_store
@@ -30,7 +29,7 @@ SAY_AGAIN = 6 * 3600.0  # hosts mail every line cron prints, and count those mai
 
 
 def start(*, max_time: float | None = None, max_jobs: int | None = None, order: tuple[str, ...] | None = None, workers: int | None = None, linger: bool = False) -> int:
-    """Do one minute's work with the settings of this environment; the exit code. None of the arguments is what the settings say."""
+    """Do one minute's work; the exit code (0, 75, 78). `max_time` is seconds; an argument that is None stands for what the settings of this environment say."""
     home = Path(os.path.expanduser(os.environ.get("ASYNCSEND_HOME") or config.DECLARED["ASYNCSEND_HOME"][0])).absolute()  # also while the settings are what is wrong
     settings = None
     try:
@@ -45,11 +44,6 @@ def start(*, max_time: float | None = None, max_jobs: int | None = None, order: 
             _ping(settings, well=False)
         _say_trouble(home, error)
         return error.exit_code
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
-            raise
-        _say_trouble(home, DatabaseUnreachable(f"the host's disk refuses ({error.strerror}): free space; nothing is lost, the next run tries again"))
-        return EXIT_TEMPORARY
     if _watched():
         _say(_summary(report))
     return 0

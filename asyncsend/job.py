@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncsend.errors import InvalidJob
@@ -157,11 +157,7 @@ class NewJob:
 
     def with_payload(self, payload: str, uid: str) -> NewJob:
         """The same job with another payload and uid, which is all that is checked: what else it has was, and the uid is ours."""
-        return NewJob(
-            task=self.task, payload=_checked_payload(payload), uid=uid, queue=self.queue, priority=self.priority, run_at=self.run_at, delay=self.delay,
-            expires_at=self.expires_at, expires_in=self.expires_in, max_attempts=self.max_attempts, timeout_seconds=self.timeout_seconds,
-            unique_key=self.unique_key, batch_id=self.batch_id, order_key=self.order_key, concurrency_key=self.concurrency_key,
-        )  # fmt: skip
+        return replace(self, payload=_checked_payload(payload), uid=uid)
 
 
 class NewBatch(NamedTuple):

@@ -9,9 +9,9 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "asyncsend"
 LADDER = [
     ["errors", "text", "times", "backoff", "answers", "outcome", "job", "quotas", "channels"],
-    ["config", "log", "budget", "deathsig"],
+    ["config", "envfile", "log", "budget", "deathsig"],
     ["store", "store.protocol", "store.rows", "store.jobs", "store.people", "store.connection", "store.insert", "store.runs", "store.batches", "store.attempts", "store.figures", "store.retention", "store.schedules", "store.topics", "store.channels", "store.quotas", "store.alerts", "store.receipts", "store.suppressions", "store.lines", "store.sql", "store.mysql", "store.sqlite", "store.foreign", "schema",
-     "tasks", "tasks.members", "tasks.http", "tasks.gateway", "tasks.replies", "tasks.smtp", "tasks.plaintext", "tasks.templates", "tasks.dkim", "tasks.amazon", "tasks.ses", "tasks.mail_api", "tasks.email", "tasks.segments", "tasks.presets", "tasks.twilio", "tasks.vonage", "tasks.aliyun", "tasks.sns", "tasks.sms", "tasks.pusher", "tasks.webhook", "tasks.command", "tasks.bounces", "tasks.unsubscribe"],
+     "tasks", "tasks.members", "tasks.http", "tasks.gateway", "tasks.replies", "tasks.smtp", "tasks.plaintext", "tasks.templates", "tasks.dkim", "tasks.amazon", "tasks.ses", "tasks.mail_api", "tasks.attachments", "tasks.maildir", "tasks.sendmail", "tasks.email", "tasks.segments", "tasks.presets", "tasks.twilio", "tasks.vonage", "tasks.aliyun", "tasks.sns", "tasks.sms", "tasks.pusher", "tasks.webhook", "tasks.command", "tasks.bounces", "tasks.unsubscribe"],
     ["lock", "status", "journal", "producer", "batches", "bulk", "topics", "queues", "turns", "schedules", "deadletters", "archive", "retention", "explain", "reconcile", "metrics", "alerts", "heartbeat", "doctor", "preview", "suppressions"],
     ["execute", "worker", "workers"],
     ["run"],

@@ -27,7 +27,9 @@ from asyncsend.errors import ConfigurationError
 from asyncsend.job import Job
 from asyncsend.tasks import Tasks, email, replies
 from asyncsend.tasks import smtp as smtp_module
-from asyncsend.tasks.email import Maildir, Sendmail, address, compose, open_transport
+from asyncsend.tasks.email import address, compose, open_transport
+from asyncsend.tasks.maildir import Maildir
+from asyncsend.tasks.sendmail import Sendmail
 from asyncsend.tasks.smtp import Smtp
 
 BORN = datetime(2026, 11, 3, 9, 15, 30, 123456, tzinfo=UTC)

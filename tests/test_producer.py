@@ -134,6 +134,13 @@ def test_many_jobs_are_all_there_in_order(shop):
     assert shop.rows("uid, payload, queue, priority") == [(uid, f'{{"number":{number}}}', "bulk", -1) for number, uid in enumerate(uids)]
 
 
+def test_all_jobs_of_a_bulk_have_the_options_of_the_first(shop):
+    enqueue_many("email", [{"n": 1}, {"n": 2}, {"n": 3}], queue="low", priority=7, max_attempts=3, timeout=9, batch="b", concurrency_key="c", expires=3600)
+    rows = shop.rows("queue, priority, max_attempts, timeout_seconds, batch_id, concurrency_key, expires_at IS NULL, unique_key")
+    assert len(rows) == 3 and len({str(row) for row in rows}) == 1
+    assert rows[0][:5] == ("low", 7, 3, 9, "b")
+
+
 def test_one_bad_job_among_many_and_none_is_written(shop):
     with pytest.raises(InvalidJob):
         enqueue_many("email", [{"a": 1}, {"a": math.nan}])

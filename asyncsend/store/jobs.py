@@ -11,6 +11,7 @@ from asyncsend.times import boot_clock
 
 
 def claimed(row: tuple[Any, ...], token: str, run_id: int) -> Job:
+    """Of a row that `claim` (sql.py) has read; `expired` and `expires_by` by the database's clock at that moment."""
     trouble = "run_at" if is_zero_date(row[6]) else "expires_at" if is_zero_date(row[7]) else None
     expires, now = as_time(row[7]), as_time(row[13])
     left = (expires - now).total_seconds() if expires and now else None
@@ -23,6 +24,7 @@ def claimed(row: tuple[Any, ...], token: str, run_id: int) -> Job:
 
 
 def read(row: tuple[Any, ...]) -> Job:
+    """Of a row with the columns that a person gets (people.py)."""
     return Job(
         id=row[0], uid=as_text(row[1]), task=row[2], payload=as_text(row[3]) or "", queue=row[4], priority=row[5], run_at=as_time(row[6]),
         expires_at=as_time(row[7]), max_attempts=row[8], timeout_seconds=row[9], unique_key=as_text(row[10]), batch_id=as_text(row[11]),
@@ -33,6 +35,7 @@ def read(row: tuple[Any, ...]) -> Job:
 
 
 def left_over(row: tuple[Any, ...]) -> Job:
+    """Of a row that `running` (sql.py) has read: without its payload."""
     return Job(
         id=row[0], uid=as_text(row[1]), task=row[2], payload="", token=as_hex(row[3]), run_id=row[4], attempts=row[5], crashes=row[6],
         started_at=as_time(row[7]), queue=row[8], reason=as_text(row[9]), state=State.RUNNING,

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from asyncsend.config import assert_private
+from asyncsend.envfile import assert_private
 from asyncsend.errors import ConfigurationError
 
 if TYPE_CHECKING:

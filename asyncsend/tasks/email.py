@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import os
 import re
-import subprocess
 import sys
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP, EmailPolicy
 from email.utils import format_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from asyncsend import backoff
-from asyncsend.answers import Answer, BadPayload, Refused, Retry, Snooze
+from asyncsend.answers import Answer, BadPayload, Refused, Snooze
 from asyncsend.channels import EMAIL
 from asyncsend.errors import ConfigurationError
 from asyncsend.tasks import Payload, Policy
+from asyncsend.tasks.attachments import MAX_MESSAGE_BYTES, attach
 from asyncsend.tasks.members import header_names, only, text
 from asyncsend.tasks.replies import once_more
 from asyncsend.text import printable
@@ -47,7 +44,6 @@ class _MessagePolicy(EmailPolicy):
 
 LONGEST_LINE = 998
 POLICY_OF_MESSAGE = _MessagePolicy(linesep="\r\n", max_line_length=LONGEST_LINE, cte_type="7bit")
-MAX_MESSAGE_BYTES = 20 * 1024 * 1024  # the common limit of hosts (Hostinger 20 MB; OVH 10, DreamHost 40)
 MODULE_PAUSE = 120.0  # seconds a mail waits while a library it needs is not installed
 # What belongs to the message's frame: set from the members, or by whoever relays it.
 OURS = (
@@ -243,7 +239,7 @@ def _by_parts(lines: list[tuple[str, str | Address]], plain: str | None, html: s
         message.add_alternative(html, subtype="html")
     elif html is not None:
         message.set_content(html, subtype="html")
-    _attach(message, given, folder)
+    attach(message, given, folder)
     if message.is_multipart():
         _set_boundaries(message, key, plain or "", html or "")
     raw = message.as_bytes()
@@ -316,80 +312,6 @@ def address(member: str, value: str) -> Address:
     return Address(display_name=name, username=local, domain=domain)
 
 
-_CID = re.compile(r"[A-Za-z0-9._+@-]{1,100}")  # RFC 2392 without what would have to be percent-encoded in the html
-
-
-def _attach(message: EmailMessage, attachments: Any, folder: Path) -> None:
-    """Add the attachments, those with a cid beside the html that shows them (multipart/related, the html first: RFC 2387)."""
-    if attachments is None:
-        return
-    if not isinstance(attachments, list) or not all(isinstance(one, dict) for one in attachments):
-        raise BadPayload('attachments must be a list of objects: [{"name": "invoice.pdf", "path": "invoice-17.pdf"}]')
-    html, seen, others = message.get_body(("html",)), set(), []
-    for position, attachment in enumerate(attachments):
-        label = f"attachments[{position}]"
-        name, cid, content = _attachment(label, attachment, folder)
-        kind = _kind(name)
-        if cid is None:
-            others.append((name, kind, content))
-            continue
-        if html is None:
-            raise BadPayload(f"{label} has a cid, but the mail has no html that could show it")
-        if not _CID.fullmatch(cid) or cid in seen:
-            raise BadPayload(f"{label}: cid {printable(cid, 60)!r} is {'there already' if cid in seen else 'no name: letters, digits, . _ + - @'}")
-        seen.add(cid)
-        html.add_related(content, *kind, cid=f"<{cid}>", filename=name, disposition="inline")
-    if seen and html is not None:
-        html.set_param("type", "text/html", replace=True)  # RFC 2387 section 3.1 demands it, Python leaves it out
-    for name, kind, content in others:  # after all that is related: these go around the whole
-        message.add_attachment(content, *kind, filename=name)
-
-
-def _attachment(label: str, attachment: Payload, folder: Path) -> tuple[str, str | None, bytes]:
-    """Name, cid and content of one entry; BadPayload starts with its label."""
-    try:
-        only(attachment, "name", "path", "base64", "cid")
-        name = text(attachment, "name", required=True) or ""
-        path, encoded, cid = text(attachment, "path"), text(attachment, "base64", one_line=False), text(attachment, "cid")
-    except BadPayload as error:
-        raise BadPayload(f"{label}: {error}") from error
-    if (path is None) == (encoded is None):
-        raise BadPayload(f"{label} must have either path or base64")
-    if encoded is None:
-        return name, cid, _file(label, path or "", folder)
-    try:
-        return name, cid, base64.b64decode(re.sub(r"\s+", "", encoded), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise BadPayload(f"{label}: base64 cannot be decoded ({error})") from error
-
-
-def _kind(name: str) -> tuple[str, str]:
-    """The two halves of the content type that a file's name speaks of."""
-    import mimetypes
-
-    guessed, compressed = mimetypes.guess_type(os.path.basename(name))
-    # A mail inside a mail may not be base64 (RFC 2046 section 5.2.1), and a .tar.gz is no tar.
-    if guessed is None or compressed or guessed.startswith(("message/", "multipart/")):
-        guessed = "application/octet-stream"
-    maintype, _, subtype = guessed.partition("/")
-    return maintype, subtype
-
-
-def _file(label: str, path: str, folder: Path) -> bytes:
-    """The content of a file inside the attachments folder: a row must not be able to mail out any file of the account."""
-    root = Path(os.path.realpath(folder))
-    found = Path(os.path.realpath(root / path))
-    if not found.is_relative_to(root):
-        raise BadPayload(f"{label}: {printable(path, 100)} does not lie in {folder}: put it there, or set ASYNCSEND_ATTACHMENTS")
-    try:
-        if found.stat().st_size > MAX_MESSAGE_BYTES:
-            raise BadPayload(f"{label}: {printable(path, 100)} is larger than {MAX_MESSAGE_BYTES:,} bytes: send a link instead")
-        return found.read_bytes()
-    except OSError as error:
-        # The page may write the file a moment after the row: a failed attempt, not a dead job.
-        raise Retry(None, f"{label}: cannot read {printable(str(found), 150)} ({error.strerror})", reason="no-attachment") from error
-
-
 def open_transport(url: str) -> Transport:
     """The transport behind ASYNCSEND_EMAIL_URL, not yet connected; ConfigurationError if the URL is of no kind we know."""
     scheme = url.partition(":")[0]
@@ -403,57 +325,14 @@ def open_transport(url: str) -> Transport:
         return Api(url)
     path = unquote(urlsplit(url).path)
     if scheme == "sendmail":
+        from asyncsend.tasks.sendmail import Sendmail
+
         return Sendmail(path or "/usr/sbin/sendmail")
     if scheme == "maildir" and path:
+        from asyncsend.tasks.maildir import Maildir
+
         return Maildir(Path(path))
     raise ConfigurationError(
         f"ASYNCSEND_EMAIL_URL starts with {printable(scheme, 20)!r}: write smtp://user:password@host:587, smtps://…,"
         " sendmail:///usr/sbin/sendmail, maildir:///folder, or a provider: sendgrid://, mailgun://, brevo://, postmark://, ses://, http+template:// (docs/mail.md)"
     )
-
-
-class Maildir:
-    """Mails as files, one each, named after their job: a repeated attempt writes the same file again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def send(self, sender: str, recipient: str, message: bytes, key: str) -> None:
-        name = re.sub(r"[^A-Za-z0-9_-]", "_", key) + ".eml"
-        try:
-            for folder in (self.folder, *(self.folder / part for part in ("tmp", "new", "cur"))):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with open(os.open(self.folder / "tmp" / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "wb") as file:
-                file.write(message)
-            os.replace(self.folder / "tmp" / name, self.folder / "new" / name)
-        except OSError as error:
-            raise Retry(None, f"cannot write to the outbox {self.folder} ({error.strerror}): free space or check its rights", reason="outbox") from error
-
-    def close(self) -> None:
-        pass
-
-
-class Sendmail:
-    """The host's own sendmail program; its exit code says what it did (sysexits.h, as Postfix and Exim use it)."""
-
-    NEVER: ClassVar = {os.EX_DATAERR: "the message is malformed", os.EX_NOUSER: "no such user", os.EX_NOHOST: "no such host"}
-
-    def __init__(self, program: str) -> None:
-        self.program = program
-
-    def send(self, sender: str, recipient: str, message: bytes, key: str) -> None:
-        try:
-            done = subprocess.run(
-                [self.program, "-i", "-f", sender, "--", recipient], input=message.replace(b"\r\n", b"\n"), capture_output=True, check=False
-            )
-        except OSError as error:
-            raise Retry(None, f"cannot start {self.program} ({error.strerror}): check ASYNCSEND_EMAIL_URL", reason="cannot-start") from error
-        said = printable((done.stderr or done.stdout).decode("utf-8", "replace").strip(), 300)
-        if done.returncode in self.NEVER:
-            refused = Refused(f"{self.program}: {self.NEVER[done.returncode]} ({said})", reason="refused")
-            raise refused if done.returncode == os.EX_DATAERR else refused.of_channel(failed=True)
-        if done.returncode:
-            raise Retry(None, f"{self.program} exited with {done.returncode} ({said})", reason="sendmail")
-
-    def close(self) -> None:
-        pass

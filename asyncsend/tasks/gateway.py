@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from asyncsend.answers import Answer, BadPayload, Refused, Retry, Snooze, Unknown
-from asyncsend.config import SECRET_NAME, assert_private
+from asyncsend.config import SECRET_NAME
+from asyncsend.envfile import assert_private
 from asyncsend.errors import ConfigurationError
 from asyncsend.tasks.members import header_names
 from asyncsend.text import printable
