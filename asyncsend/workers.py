@@ -270,9 +270,11 @@ class Workers:
     def _deal(self) -> None:
         """Fill the windows from the backlog. A job that must not be repeated unasked goes alone, after its start mark is committed; one whose channel has trouble goes alone, too."""
         full: set[str] = set()  # channels that may take no more now
+        share = -(-self.waiting // max(1, len(self.workers)))  # what is left is shared: one worker with two slow jobs beside an idle one helps nobody
         for worker in self.workers:
+            room = min(worker.size, share)
             # By the quarter: parcels sent one by one would fill the socket's buffer with what the kernel adds to each, and handing would wait for the job at work.
-            if len(worker.window) > worker.size * 3 // 4 or worker.weight > WINDOW_BYTES * 3 // 4:
+            if len(worker.window) > room * 3 // 4 or worker.weight > WINDOW_BYTES * 3 // 4:
                 continue
             parcels: list[bytes] = []
             while worker.ready and not worker.killed_for and self.backlog:
@@ -280,7 +282,7 @@ class Workers:
                 if job.unread and not self._read(job):
                     self.unstarted.append(self.backlog.popleft())
                     continue
-                if len(worker.window) >= worker.size:
+                if len(worker.window) >= room:
                     break
                 troubled = self.channels.troubled(job)
                 marked = self._is_marked(job)

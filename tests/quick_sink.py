@@ -16,6 +16,10 @@ class Connection(asyncio.Protocol):
 
     delay = 0.0
 
+    def late(self) -> bool:
+        """Whether the reply to the mail that was just taken has to wait a moment longer."""
+        return False
+
     def asked(self, recipient: str) -> str:
         """The reply to RCPT."""
         return "250 ok"
@@ -38,9 +42,9 @@ class Connection(asyncio.Protocol):
                 self.data = False
                 self.took(self.recipient)
                 if self.delay:
-                    asyncio.get_running_loop().call_later(self.delay, self.transport.write, b"250 taken\r\n")
+                    asyncio.get_running_loop().call_later(self.delay, self.say_taken)
                 else:
-                    self.transport.write(b"250 taken\r\n")
+                    self.say_taken()
                 continue
             verb = line[:4].upper()
             if verb == b"RCPT":
@@ -53,15 +57,29 @@ class Connection(asyncio.Protocol):
                 self.transport.close()
 
 
+    def say_taken(self):
+        if self.late():
+            asyncio.get_running_loop().call_later(0.005, self.say_taken)
+        else:
+            self.transport.write(b"250 taken\r\n")
+
+
 class _Noting(Connection):
     descriptor = -1
+    taken = 0
+    most = None
 
     def took(self, recipient):
         os.write(self.descriptor, recipient.encode() + b"\n")
+        _Noting.taken += 1
+
+    def late(self):
+        return self.taken >= self.most.value
 
 
-def _serve(path, delay, port):
+def _serve(path, delay, port, most):
     async def forever():
+        _Noting.most = most
         _Noting.descriptor, _Noting.delay = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), delay
         server = await asyncio.get_running_loop().create_server(_Noting, "127.0.0.1", 0)
         port.value = server.sockets[0].getsockname()[1]
@@ -71,13 +89,13 @@ def _serve(path, delay, port):
 
 
 class QuickSink:
-    """Takes `delay` seconds for each mail; `recipients` are those of all that it took so far, in order."""
+    """Takes `delay` seconds for each mail, and answers no more after the mail that `hold_at` names; `recipients` are those of all that it took so far, in order."""
 
     def __init__(self, folder: Path, delay: float = 0.0):
         self.path, self._read, self._rest, self._seen = folder / "recipients", 0, "", []
         self.path.touch()
-        port = multiprocessing.Value("i", 0)
-        self.process = multiprocessing.Process(target=_serve, args=(self.path, delay, port), daemon=True)
+        port, self._most = multiprocessing.Value("i", 0), multiprocessing.Value("i", 1 << 30)
+        self.process = multiprocessing.Process(target=_serve, args=(self.path, delay, port, self._most), daemon=True)
         self.process.start()
         while not port.value:
             time.sleep(0.01)
@@ -96,6 +114,9 @@ class QuickSink:
         *lines, self._rest = (self._rest + new).split("\n")
         self._seen += lines
         return self._seen
+
+    def hold_at(self, most: int) -> None:
+        self._most.value = most
 
     def stop(self) -> None:
         self.process.terminate()

@@ -156,6 +156,18 @@ def test_who_goes_another_way_does_not_wait_for_the_one_job_that_tries_a_channel
         end.close()
 
 
+@pytest.mark.parametrize(("waiting", "shares"), [(2, [1, 1]), (3, [2, 1]), (1000, [128, 128])])
+def test_what_is_left_is_shared_however_quick_the_jobs_before_it_were(workers, waiting, shares):
+    pairs = [socket.socketpair() for _ in shares]
+    workers.workers += [Worker(2**22 + number, ours, -1, ready=True, size=128) for number, (ours, _) in enumerate(pairs)]
+    workers.backlog.extend(Job(number, "note", "{}", token="a" * 32) for number in range(waiting))
+    workers._deal()
+    assert [len(worker.window) for worker in workers.workers] == shares
+    workers.workers.clear()
+    for end in (end for pair in pairs for end in pair):
+        end.close()
+
+
 def test_the_journal_is_read_from_its_start_while_workers_write_it(workers):
     for number in range(3000):
         workers.journal.started(number, "a" * 32)
