@@ -319,15 +319,18 @@ class Workers:
                 worker.weight += len(parcel)
                 parcels.append(parcel)
             if parcels:
-                try:
-                    worker.jobs.sendall(b"".join(parcels))
-                except OSError:  # it is dying, or reads no more: the reaper finds out what it has begun, and the others go to another
-                    _kill_group(worker.pid, signal.SIGKILL)
-                    last = worker.window.pop()  # did not arrive whole, so it cannot begin, though it may bear a start mark
-                    worker.weight -= worker.sizes.pop()
-                    last.started_at = None
-                    self._take_back([last])
+                self._send(worker, parcels)
         self._call_back()
+
+    def _send(self, worker: Worker, parcels: list[bytes]) -> None:
+        try:
+            worker.jobs.sendall(b"".join(parcels))
+        except OSError:  # it is dying, or reads no more: the reaper finds out what it has begun, and the others go to another
+            _kill_group(worker.pid, signal.SIGKILL)
+            last = worker.window.pop()  # did not arrive whole, so it cannot begin, though it may bear a start mark
+            worker.weight -= worker.sizes.pop()
+            last.started_at = None
+            self._take_back([last])
 
     def _under_way(self, channel: str) -> int:
         """Jobs that are being sent through this channel now."""
