@@ -383,8 +383,7 @@ class _Minute:
         for job in jobs:
             if outcome := found[job.id]:
                 self._note(job, outcome)
-            else:
-                self.workers.hand([job])
+        self.workers.hand([job for job in jobs if found[job.id] is None])
 
     def _collect(self, wait: float) -> None:
         """Take in results; write them down in groups."""

@@ -268,59 +268,68 @@ class Workers:
         self._wake = (reader, writer)
 
     def _deal(self) -> None:
-        """Fill the windows from the backlog. A job that must not be repeated unasked goes alone, after its start mark is committed; one whose channel has trouble goes alone, too."""
+        """Fill the windows from the backlog. What is left is shared: one worker with two slow jobs beside an idle one helps nobody."""
         full: set[str] = set()  # channels that may take no more now
-        share = -(-self.waiting // max(1, len(self.workers)))  # what is left is shared: one worker with two slow jobs beside an idle one helps nobody
+        share = -(-self.waiting // max(1, len(self.workers)))
         for worker in self.workers:
             room = min(worker.size, share)
             # By the quarter: parcels sent one by one would fill the socket's buffer with what the kernel adds to each, and handing would wait for the job at work.
-            if len(worker.window) > room * 3 // 4 or worker.weight > WINDOW_BYTES * 3 // 4:
-                continue
-            parcels: list[bytes] = []
-            while worker.ready and not worker.killed_for and self.backlog:
-                job = self.backlog[0]
-                if job.unread and not self._read(job):
-                    self.unstarted.append(self.backlog.popleft())
-                    continue
-                if len(worker.window) >= room:
-                    break
-                troubled = self.channels.troubled(job)
-                marked = self._is_marked(job)
-                job.wave = self._wave
-                parcel = as_parcel(job)
-                if worker.window and (
-                    marked
-                    or troubled is not None
-                    or worker.weight + len(parcel) > WINDOW_BYTES
-                    or self._goes_alone(worker.window[0])  # what becomes of it decides if the next one may begin
-                    or (len(worker.window) > 1 and worker.window[-1].rank > job.rank)  # which are on their way back
-                ):
-                    break
-                instead = self.channels.instead(job) or (self.learnt.instead(job) if self.learnt else None)
-                if troubled and instead is None and self._under_way(troubled.name) >= self.channels.at_once(troubled):
-                    full.add(troubled.name)
-                    if self._pass_over(full):
-                        continue
-                    break
-                self.backlog.popleft()
-                if instead is not None:
-                    self._finished.append((job, instead._replace(unsent=True)))
-                    continue
-                if marked:
-                    if not self.mark_started(job.id, job.token or "", self._policy(job).holds):
-                        self.unstarted.append(job)  # the claim is not ours any more: settle will find that out and count it
-                        continue
-                    job.started_at = datetime.now(UTC)  # only that there is a mark matters here; the row has the time
-                    parcel = as_parcel(job)
-                if not worker.window:
-                    worker.since = self.clock()
-                worker.window.append(job)
-                worker.sizes.append(len(parcel))
-                worker.weight += len(parcel)
-                parcels.append(parcel)
-            if parcels:
-                self._send(worker, parcels)
+            if worker.ready and not worker.killed_for and len(worker.window) <= room * 3 // 4 and worker.weight <= WINDOW_BYTES * 3 // 4:
+                parcels = self._fill(worker, room, full)
+                if parcels:
+                    self._send(worker, parcels)
         self._call_back()
+
+    def _fill(self, worker: Worker, room: int, full: set[str]) -> list[bytes]:
+        """
+        Move jobs from the backlog into this window, in their order; their parcels.
+
+        A job that must not be repeated unasked goes alone, after its start mark is committed; one whose channel has trouble goes alone, too.
+        """
+        parcels: list[bytes] = []
+        if worker.window and self._goes_alone(worker.window[0]):
+            return parcels  # what becomes of it decides if the next one may begin
+        while self.backlog and len(worker.window) < room:
+            job = self.backlog[0]
+            if job.unread and not self._read(job):
+                self.unstarted.append(self.backlog.popleft())
+                continue
+            troubled = self.channels.troubled(job)
+            marked = self._is_marked(job)
+            alone = marked or troubled is not None
+            job.wave = self._wave
+            parcel = as_parcel(job)
+            if worker.window and (
+                alone
+                or worker.weight + len(parcel) > WINDOW_BYTES
+                or (len(worker.window) > 1 and worker.window[-1].rank > job.rank)  # which are on their way back
+            ):
+                break
+            instead = self.channels.instead(job) or (self.learnt.instead(job) if self.learnt else None)
+            if troubled and instead is None and self._under_way(troubled.name) >= self.channels.at_once(troubled):
+                full.add(troubled.name)
+                if self._pass_over(full):
+                    continue
+                break
+            self.backlog.popleft()
+            if instead is not None:
+                self._finished.append((job, instead._replace(unsent=True)))
+                continue
+            if marked:
+                if not self.mark_started(job.id, job.token or "", self._policy(job).holds):
+                    self.unstarted.append(job)  # the claim is not ours any more: settle will find that out and count it
+                    continue
+                job.started_at = datetime.now(UTC)  # only that there is a mark matters here; the row has the time
+                parcel = as_parcel(job)
+            if not worker.window:
+                worker.since = self.clock()
+            worker.window.append(job)
+            worker.sizes.append(len(parcel))
+            worker.weight += len(parcel)
+            parcels.append(parcel)
+            if alone:
+                break
+        return parcels
 
     def _send(self, worker: Worker, parcels: list[bytes]) -> None:
         try:

@@ -194,7 +194,9 @@ def _look_for_overlap(history: History, verdict: Verdict) -> None:
         for first, second in pairwise(events):
             end = ends.get((key, first.process))
             ends_later = end is not None and second.at < end
-            verdict.overlap += ends_later and first.process != second.process and first.process not in frozen
+            if ends_later and first.process != second.process and first.process not in frozen:
+                verdict.overlap += 1
+                verdict.remarks.append(f"overlap: {key} begun by {first.process} at {first.at:.4f}, ended at {end:.4f}, begun by {second.process} at {second.at:.4f}; {history.deaths}")
 
 
 def _look_at_charges(history: History, verdict: Verdict) -> None:

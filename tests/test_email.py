@@ -25,7 +25,7 @@ from parts import SmtpSink, eventually, missing
 from asyncsend.answers import BadPayload, Refused, Retry, Snooze, Unknown
 from asyncsend.errors import ConfigurationError
 from asyncsend.job import Job
-from asyncsend.tasks import Tasks, email, replies
+from asyncsend.tasks import Tasks, attachments, email, replies
 from asyncsend.tasks import smtp as smtp_module
 from asyncsend.tasks.email import address, compose, open_transport
 from asyncsend.tasks.maildir import Maildir
@@ -428,7 +428,8 @@ def test_attachments_of_another_form_are_refused(attachments):
 
 
 def test_a_message_beyond_the_common_limit_of_hosts_is_refused(folder, monkeypatch):
-    monkeypatch.setattr(email, "MAX_MESSAGE_BYTES", 5000)
+    for room in (email, attachments):
+        monkeypatch.setattr(room, "MAX_MESSAGE_BYTES", 5000)
     (folder / "big").write_bytes(b"x" * 5001)
     assert "larger than 5,000 bytes" in refused(folder=folder, attachments=[{"name": "a", "path": "big"}])
     assert "the limit is 5,000" in refused(attachments=[{"name": "a", "base64": base64.b64encode(b"x" * 4500).decode()}])

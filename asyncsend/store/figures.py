@@ -53,18 +53,26 @@ class FigureStatements(SqlConnection):
     def _count(self, written: Sequence[Settlement], late: Sequence[Settlement]) -> None:
         """Add these to their counters, as one statement in the caller's transaction: they stand or fall with what they count."""
         counted: dict[tuple[str, str], dict[str, float]] = {}
+        labels: dict[tuple[str | None, str | None], tuple[str, str]] = {}
+
+        def row_of(settlement: Settlement) -> dict[str, float]:
+            names = settlement.queue, OTHER[1] if settlement.outcome.reason == "unknown-task" else settlement.task
+            if names not in labels:
+                labels[names] = self._label(*names)
+            return counted.setdefault(labels[names], {})
+
         for settlement in written:
             word, seconds = WORDS.get(settlement.outcome.verb), settlement.outcome.seconds
             if word is None:  # a journal of a later version
                 continue
-            row = counted.setdefault(self._label(settlement), {})
+            row = row_of(settlement)
             row[word] = row.get(word, 0) + 1
             if 0 < seconds < 1e9:
                 bucket = _HISTOGRAM[bisect_left(BOUNDS, seconds)]
                 row[bucket] = row.get(bucket, 0) + 1
                 row["seconds"] = row.get("seconds", 0.0) + seconds
         for settlement in late:
-            row = counted.setdefault(self._label(settlement), {})
+            row = row_of(settlement)
             row["late"] = row.get("late", 0) + 1
         if not counted:
             return
@@ -79,12 +87,11 @@ class FigureStatements(SqlConnection):
         everything = ", ".join(row for span in rows.values() for row in span)
         self._write(f"INSERT INTO asyncsend_counters (span, began, queue, task, {', '.join(columns)}) VALUES {everything} {self._adding(columns)}", **params)
 
-    def _label(self, settlement: Settlement) -> tuple[str, str]:
-        """The queue and task under which it is counted; a stranger's rows must not make labels without end."""
+    def _label(self, queue: str | None, task: str | None) -> tuple[str, str]:
+        """The names under which jobs of this queue and task are counted; a stranger's rows must not make labels without end."""
         if self._labels is None:
             self._labels = {(queue, task) for queue, task in self._rows("SELECT queue, task FROM asyncsend_counters WHERE span = 'ever'")}
-        task = OTHER[1] if settlement.outcome.reason == "unknown-task" else settlement.task or ""
-        label = (_name(settlement.queue or "", 64), _name(task, 128))
+        label = (_name(queue or "", 64), _name(task or "", 128))
         if label not in self._labels and len(self._labels) >= MOST_LABELS:
             return OTHER
         self._labels.add(label)
