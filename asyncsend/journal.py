@@ -98,17 +98,21 @@ class Journal:
 
 
 class _FromStart(io.RawIOBase):
-    """A file read at a place of its own: that of the descriptor is the workers', too, and each line they append moves it to the end."""
+    """
+    What a file holds at this moment, read at a place of its own: that of the descriptor is the workers', too, and each line they append moves it to the end.
+
+    Not what they append meanwhile: they may be as quick as we are.
+    """
 
     def __init__(self, descriptor: int) -> None:
-        self.descriptor, self.place = descriptor, 0
+        self.descriptor, self.place, self.end = descriptor, 0, os.fstat(descriptor).st_size
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         view = memoryview(buffer).cast("B")
-        piece = os.pread(self.descriptor, len(view), self.place)
+        piece = os.pread(self.descriptor, min(len(view), self.end - self.place), self.place)
         view[: len(piece)] = piece
         self.place += len(piece)
         return len(piece)

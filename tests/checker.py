@@ -185,18 +185,20 @@ def _explain(history: History, seen: dict[str, list[Event]], verdict: Verdict) -
 
 def _look_for_overlap(history: History, verdict: Verdict) -> None:
     """Only of tasks, which say when they begin: a job that began again, in another process, before its first execution had its effect."""
-    ends = {(event.key, event.process): event.at for event in history.effects}
-    begun = defaultdict(list)
+    begun, ended = defaultdict(list), defaultdict(list)
     for event in sorted(history.starts, key=lambda one: one.at):
         begun[event.key].append(event)
+    for event in sorted(history.effects, key=lambda one: one.at):
+        ended[event.key, event.process].append(event.at)
     frozen = _frozen(history)
     for key, events in begun.items():
         for first, second in pairwise(events):
-            end = ends.get((key, first.process))
-            ends_later = end is not None and second.at < end
-            if ends_later and first.process != second.process and first.process not in frozen:
+            # Of that very execution: one that failed may come to the same process again.
+            again = min((one.at for one in events if one.process == first.process and one.at > first.at), default=float("inf"))
+            end = next((at for at in ended[key, first.process] if first.at <= at < again), None)
+            if end is not None and second.at < end and first.process != second.process and first.process not in frozen:
                 verdict.overlap += 1
-                verdict.remarks.append(f"overlap: {key} begun by {first.process} at {first.at:.4f}, ended at {end:.4f}, begun by {second.process} at {second.at:.4f}; {history.deaths}")
+                verdict.remarks.append(f"overlap: {key} begun by {first.process} at {first.at:.4f}, ended at {end:.4f}, begun by {second.process} at {second.at:.4f}")
 
 
 def _look_at_charges(history: History, verdict: Verdict) -> None:

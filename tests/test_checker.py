@@ -138,6 +138,11 @@ def test_a_job_that_begins_again_before_it_ended_overlaps_itself():
     assert check(history(("a", "p1", 1.4), starts=starts, rows={"a": Row("done", 2)})).overlap == 0
 
 
+def test_a_job_that_failed_twice_and_came_back_to_the_first_worker_does_not_overlap_itself():
+    starts = [("a", "p1", 1.0), ("a", "p2", 1.5), ("a", "p1", 2.0)]
+    assert check(history(("a", "p1", 2.5), starts=starts, rows={"a": Row("done", 3)})).broken() == {}
+
+
 def test_a_start_that_nobody_charged_is_charged_wrongly():
     starts = [("a", "p1", 1.0), ("a", "p2", 11.0)]
     assert check(history(("a", "p2", 11.1), starts=starts, rows={"a": Row("done", 1)})).broken() == {"charged_wrongly": 1}
