@@ -126,6 +126,7 @@ class _Minute:
         self.reserve: queues.Reserve | None = None
         self.unsettled: list[tuple[Job, Outcome]] = []
         self.unsettled_since = 0.0
+        self.noted = 0  # outcomes so far
         self.looked = False
         self.crowded = False  # the last claim did nothing but move waiting jobs out of its way, and is not done with that
         self.dry_until = 0.0  # nothing was due a moment ago: no need to ask again before
@@ -235,7 +236,7 @@ class _Minute:
 
     # 3 ── claim, execute, settle, until there is no time, no budget or no due job
     def drain(self, *, linger: bool) -> None:
-        size, claimed_at = max(FIRST_BATCH, self.worker_count), self.budget.clock()
+        size, claimed_at, noted = max(FIRST_BATCH, self.worker_count), self.budget.clock(), 0
         while True:
             self._beat()
             stopping = self.budget.reason_to_stop()
@@ -247,8 +248,8 @@ class _Minute:
             if self._hungry(size):
                 jobs = self._claim(self.budget.room(size))
                 if jobs:
-                    took, claimed_at = self.budget.clock() - claimed_at, self.budget.clock()
-                    size = _next_size(size, took, len(jobs), self.worker_count)
+                    size = _next_size(size, self.noted - noted, self.budget.clock() - claimed_at, self.worker_count)
+                    claimed_at, noted = self.budget.clock(), self.noted
                 elif not self._busy():
                     if self.crowded or self._look_after_batches():
                         continue  # to the next claim: what follows a batch is due at once
@@ -424,6 +425,7 @@ class _Minute:
         if not self.unsettled:
             self.unsettled_since = self.budget.clock()
         self.unsettled.append((job, outcome))
+        self.noted += 1
 
     def _settle(self) -> None:
         """Write the outcomes in one transaction; only then are they counted and logged, and only then may the journal forget them."""
@@ -594,10 +596,7 @@ class _Minute:
             return False
 
 
-def _next_size(size: int, took: float, claimed: int, workers: int) -> int:
-    """How many to claim next: twice as many while a batch is done quickly, half when it is slow."""
-    if claimed == size and took < BATCH_SECONDS:
-        return min(LARGEST_BATCH, size * 2)
-    if took > 4 * BATCH_SECONDS:
-        return max(2 * workers, size // 2)
-    return size
+def _next_size(size: int, done: int, took: float, workers: int) -> int:
+    """How many to claim next: what is worth BATCH_SECONDS at the pace of the last ones, but no more than twice and no less than half as many; the same while nothing came back."""
+    worth = int(BATCH_SECONDS * done / max(took, 0.001))
+    return size if done == 0 else min(LARGEST_BATCH, max(2 * workers, size // 2, min(size * 2, worth)))
