@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS asyncsend_jobs (
   crashes         SMALLINT UNSIGNED NOT NULL DEFAULT 0,                              -- deaths of the whole run while this job was in flight
   token           BINARY(16)        NULL DEFAULT NULL,                               -- fresh with every claim: it fences late writes
   run_id          BIGINT UNSIGNED   NULL DEFAULT NULL,
-  unique_slot     TINYINT           NULL DEFAULT 0,                                  -- 0 while unfinished, NULL after: frees the unique_key
+  unique_slot     TINYINT           NULL DEFAULT 0,                                  -- 0 while unfinished, NULL after, if the job has a key to free
   created_at      TIMESTAMP(6)      NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
   started_at      TIMESTAMP(6)      NULL DEFAULT NULL,                               -- start mark of an at-most-once job, committed before its effect
   finished_at     TIMESTAMP(6)      NULL DEFAULT NULL,

@@ -39,6 +39,7 @@ BREAKER = "breaker-open"  # the reason of a job that was not sent because its ch
 REFUSED_ONCE = "smtp-policy"  # the reason of one that is dead if it is refused again; so it stays, whatever the job has to wait for meanwhile
 # And of the one that was refused when it was stopped.
 OF_ACCOUNT = ("smtp-limit", REFUSED_ONCE, "smtp-login", "smtp-tls", "email-limit", "email-account", "sms-limit", "sms-account")
+_SENDERS = (EMAIL, SMS, "webhook")
 DELIVERY = "webhook."  # a task of this name is sent to the address of the subscription whose name follows
 _NAME = re.compile(r"host:[a-z0-9._:\[\]-]{1,180}")
 
@@ -89,7 +90,7 @@ def after(channel: Channel, outcome: Outcome, most: Window | None = None) -> Cha
 
 def has_one(task: str) -> bool:
     """Whether jobs of this task take a channel."""
-    return task in (EMAIL, SMS, "webhook") or task.startswith(DELIVERY)
+    return task in _SENDERS or task.startswith(DELIVERY)
 
 
 def of_url(url: str) -> str | None:
@@ -166,7 +167,7 @@ class Channels:
 
     def instead(self, job: Job) -> Outcome | None:
         """The outcome of a job that must not be sent now; None if it may be, by and by."""
-        why = self._gone.get(job.task.removeprefix(DELIVERY)) if job.task.startswith(DELIVERY) else None
+        why = self._gone.get(job.task.removeprefix(DELIVERY)) if self._gone and job.task.startswith(DELIVERY) else None
         if why is not None:
             return outcomes.cancel("subscription-disabled", why)
         channel = self.troubled(job)

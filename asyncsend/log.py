@@ -69,6 +69,7 @@ EVENTS = {
 }
 
 
+_HEADS = {name: f"{level:5} {sentence} event={name}" for name, (level, sentence) in EVENTS.items()}
 _PLAIN = re.compile(r"[A-Za-z0-9_.:@/-]{1,200}")  # what needs no quotes
 
 
@@ -91,9 +92,8 @@ class Log:
 
     def event(self, name: str, **facts: Any) -> None:
         """Write one line. Never raises."""
-        level, sentence = EVENTS[name]
-        words = "".join([f" {key}={self._shown(value)}" for key, value in facts.items() if value is not None])
-        line = f"{self._now()} {level:5} {sentence} event={name}{words}"
+        words = "".join([f" {key}={value if type(value) is int else self._shown(value)}" for key, value in facts.items() if value is not None])
+        line = f"{self._now()} {_HEADS[name]}{words}"
         if self._held is None:
             self._write(line)
         else:

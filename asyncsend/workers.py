@@ -31,7 +31,7 @@ from asyncsend import execute as executing
 from asyncsend.channels import DELIVERY, Channels, has_one, of_job
 from asyncsend.errors import ConfigurationError, DatabaseUnreachable
 from asyncsend.job import Job
-from asyncsend.outcome import Outcome, State
+from asyncsend.outcome import Outcome, finished_in
 from asyncsend.tasks import Policy
 from asyncsend.text import MAX_TEXT, printable, without
 from asyncsend.times import boot_clock
@@ -54,6 +54,7 @@ TERM_GRACE = 2.0  # seconds between SIGTERM and SIGKILL for a job that overstaye
 OUTPUT_KEPT = 8192  # bytes of what a job printed
 _SHARED = struct.Struct("=qdqq")  # stop flag; the boot-clock second after which no effect may start; the lowest rank that waits for a worker; the present wave
 _NOBODY = 1 << 30  # waits
+_ENDLESS = float("inf")
 _PLAIN = b'{"outcome":{"verb":"finish","state":"done","seconds":'
 
 
@@ -402,6 +403,7 @@ class Workers:
     def _hear(self, worker: Worker, received: bytes) -> None:
         *lines, worker.unread = (worker.unread + received).split(b"\n")
         returned: list[Job] = []
+        most = WINDOW // self.count
         for line in lines:
             try:
                 message, outcome = _understood(line, ready=worker.ready, busy=bool(worker.window))
@@ -420,7 +422,7 @@ class Workers:
                 (returned if message.get("journal") or message.get("called_back") else self.unstarted).append(job)
             elif outcome is not None:
                 job = self._pop(worker)
-                worker.size = max(1, min(WINDOW // self.count, worker.size * 2, int(WINDOW_SECONDS / max(outcome.seconds, 0.001))))
+                worker.size = max(1, min(most, worker.size * 2, int(WINDOW_SECONDS / max(outcome.seconds, 0.001))))
                 self._deaths_in_a_row = 0
                 if "leaving" in message:
                     worker.killed_for = "leaving"  # it takes no more, and what it had not begun goes to another
@@ -618,11 +620,10 @@ class Workers:
 
 def _understood(line: bytes, *, ready: bool, busy: bool) -> tuple[dict[str, Any], Outcome | None]:
     """What a worker says, and the outcome in it; an error if it is none of what a worker says at this moment."""
-    if line.startswith(_PLAIN) and ready and busy:  # which most are
-        with contextlib.suppress(ValueError):
-            seconds = float(line[len(_PLAIN) : -2])
-            if 0 <= seconds < float("inf"):
-                return {}, Outcome("finish", State.DONE, seconds=seconds)
+    if line.startswith(_PLAIN) and line.endswith(b"}}") and ready and busy:  # which most are
+        seconds = float(line[len(_PLAIN) : -2])
+        if 0 <= seconds < _ENDLESS:
+            return {}, finished_in(seconds)
     message = json.loads(line)
     if not isinstance(message, dict) or ("policies" in message) == ready or not (busy or "policies" in message):
         raise ValueError(line)

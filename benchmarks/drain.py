@@ -35,7 +35,7 @@ def nap():
 """
 CANDIDATES = "SELECT id, task, payload FROM asyncsend_jobs WHERE state = 'ready' AND queue = 'default' AND lane = '' ORDER BY priority, run_at, id LIMIT {} FOR UPDATE"
 RUNNING = "UPDATE asyncsend_jobs SET state = 'running', token = %s, run_id = 1 WHERE id IN ({})"
-DONE = "UPDATE asyncsend_jobs SET state = 'done', attempts = attempts + 1, finished_at = NOW(6), unique_slot = NULL WHERE id IN ({}) AND token = %s"
+DONE = "UPDATE asyncsend_jobs SET state = 'done', attempts = attempts + 1, finished_at = NOW(6) WHERE id IN ({}) AND token = %s"
 
 
 def claimed(place: Account, jobs: int, at_once: int) -> float:

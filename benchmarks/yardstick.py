@@ -162,7 +162,7 @@ class Account:
         with self.cursor() as cursor:
             before = _count(cursor, "state = 'done'")
             took = self.asyncsend("run", "--max-time", "1h", "--workers", str(workers))
-            done, open_ = _count(cursor, "state = 'done'"), _count(cursor, "unique_slot = 0")
+            done, open_ = _count(cursor, "state = 'done'"), _count(cursor, "state IN ('ready', 'running', 'held')")
         assert not open_, f"{open_} jobs were not done: see {self.folder}/home/asyncsend.log"
         return (done - before) / took
 

@@ -302,7 +302,7 @@ class Rules:
         world = self.world
         found = {
             row[0]: row[1:]
-            for row in world.ask("SELECT id, state, attempts, crashes, reason, CASE WHEN unique_slot IS NULL THEN 0 ELSE 1 END FROM asyncsend_jobs")
+            for row in world.ask("SELECT id, state, attempts, crashes, reason, CASE WHEN unique_slot IS NULL OR (state = 'done' AND COALESCE(unique_key, order_key, batch_id) IS NULL) THEN 0 ELSE 1 END FROM asyncsend_jobs")
         }
         for job_id, row in self.rows.items():
             state, attempts, crashes, reason, slot = found.get(job_id, ("missing", 0, 0, None, 0))

@@ -385,7 +385,7 @@ class Machine(RuleBasedStateMachine):
     # what must be so, always
     @invariant()
     def the_rows_are_what_they_should_be(self):
-        found = self.store._rows("SELECT id, state, attempts, crashes, token, CASE WHEN started_at IS NULL THEN 0 ELSE 1 END, reason, CASE WHEN unique_slot IS NULL THEN 0 ELSE 1 END FROM asyncsend_jobs ORDER BY id")
+        found = self.store._rows("SELECT id, state, attempts, crashes, token, CASE WHEN started_at IS NULL THEN 0 ELSE 1 END, reason, CASE WHEN unique_slot IS NULL OR (state = 'done' AND COALESCE(unique_key, order_key, batch_id) IS NULL) THEN 0 ELSE 1 END FROM asyncsend_jobs ORDER BY id")
         assert [(*row[:4], row[4].hex() if row[4] else None, bool(row[5] and row[1] in ("ready", "running")), row[6], bool(row[7])) for row in found] == [
             (row.id, row.state.value, row.attempts, row.crashes, row.token, row.marked and row.state in (State.READY, State.RUNNING), row.reason, row.state not in FINISHED)
             for row in sorted(self.rows.values(), key=lambda row: row.id)

@@ -13,7 +13,7 @@ import functools
 import re
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -128,14 +128,17 @@ class SqlConnection:
         self._execute("COMMIT", {})
 
 
-def bind(sql: str, params: Params, prefix: str) -> str:
-    """The statement with the table prefix and the lists of ids written in; lists hold whole numbers only."""
+def bind(sql: str, params: Params, prefix: str, mark: str = ":{}") -> tuple[str, Params]:
+    """The statement with the table prefix and the lists of ids written in, and the parameters that are left; lists hold whole numbers only."""
     if prefix != "asyncsend_":
         sql = re.sub(r"\basyncsend_(?=jobs|status|runs|pauses|batches|schedules|subscriptions|channels|quotas|sends|attempts|counters|alerts|receipts|suppressions|schema)", prefix, sql)
+    left: Params = {}
     for name, value in params.items():
         if isinstance(value, list):
-            sql = sql.replace(f":{name}", "(" + ",".join(str(int(one)) for one in value) + ")")
-    return sql
+            sql = sql.replace(mark.format(name), "(" + ",".join([str(int(one)) for one in value]) + ")")
+        else:
+            left[name] = value
+    return sql, left
 
 
 _HINTS = {
@@ -174,13 +177,14 @@ def is_zero_date(value: Any) -> bool:
 def as_time(value: Any) -> datetime | None:
     if value is None or is_zero_date(value):
         return None
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return None  # SQLite stores any text somebody puts there by hand
-    assert isinstance(value, datetime)
-    return value.replace(tzinfo=UTC)
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=UTC)
+    try:
+        return datetime.fromisoformat(f"{value}+00:00")
+    except ValueError:  # SQLite stores any text somebody puts there by hand: a date alone is one, too
+        with suppress(ValueError):
+            return datetime.fromisoformat(str(value)).replace(tzinfo=UTC)
+    return None
 
 
 def as_text(value: Any) -> str | None:

@@ -8,6 +8,7 @@ million rows would take a small host's second each time somebody looks.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 from asyncsend.outcome import WORDS, State
@@ -52,28 +53,23 @@ class FigureStatements(SqlConnection):
     # writing
     def _count(self, written: Sequence[Settlement], late: Sequence[Settlement]) -> None:
         """Add these to their counters, as one statement in the caller's transaction: they stand or fall with what they count."""
-        counted: dict[tuple[str, str], dict[str, float]] = {}
-        labels: dict[tuple[str | None, str | None], tuple[str, str]] = {}
-
-        def row_of(settlement: Settlement) -> dict[str, float]:
-            names = settlement.queue, OTHER[1] if settlement.outcome.reason == "unknown-task" else settlement.task
-            if names not in labels:
-                labels[names] = self._label(*names)
-            return counted.setdefault(labels[names], {})
-
-        for settlement in written:
-            word, seconds = WORDS.get(settlement.outcome.verb), settlement.outcome.seconds
+        took: dict[tuple[str | None, str | None, str | None], list[float]] = defaultdict(list)  # seconds of each, by queue, task and what became of it
+        for one in written:
+            task = OTHER[1] if one.outcome.reason == "unknown-task" else one.task
+            took[one.queue, task, WORDS.get(one.outcome.verb)].append(one.outcome.seconds)
+        for one in late:
+            took[one.queue, one.task, "late"].append(0.0)
+        counted: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+        for (queue, task, word), each in took.items():
             if word is None:  # a journal of a later version
                 continue
-            row = row_of(settlement)
-            row[word] = row.get(word, 0) + 1
-            if 0 < seconds < 1e9:
-                bucket = _HISTOGRAM[bisect_left(BOUNDS, seconds)]
-                row[bucket] = row.get(bucket, 0) + 1
-                row["seconds"] = row.get("seconds", 0.0) + seconds
-        for settlement in late:
-            row = row_of(settlement)
-            row["late"] = row.get("late", 0) + 1
+            row = counted[self._label(queue, task)]
+            row[word] = row.get(word, 0) + len(each)
+            timed = [seconds for seconds in each if 0 < seconds < 1e9]
+            for place, number in Counter(bisect_left(BOUNDS, seconds) for seconds in timed).items():
+                row[_HISTOGRAM[place]] = row.get(_HISTOGRAM[place], 0) + number
+            if timed:
+                row["seconds"] = row.get("seconds", 0.0) + sum(timed)
         if not counted:
             return
         columns = [name for name in _COUNTERS if any(name in row for row in counted.values())]

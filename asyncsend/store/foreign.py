@@ -45,7 +45,7 @@ def asked_through(connection: Any, prefix: str) -> tuple[Rows, bool]:
     by_colon = lite and not vendor
 
     def rows(sql: str, params: Params) -> list[tuple[Any, ...]]:
-        statement = bind(sql, params, prefix)
+        statement, params = bind(sql, params, prefix)
         if not lite:
             statement = in_mysql(statement)
             params = {name: value.encode() if name.startswith(("unique_key", "order_key", "concurrency_key")) and isinstance(value, str) else value for name, value in params.items()}

@@ -12,15 +12,17 @@ from asyncsend.times import boot_clock
 
 def claimed(row: tuple[Any, ...], token: str, run_id: int) -> Job:
     """Of a row that `claim` (sql.py) has read; `expired` and `expires_by` by the database's clock at that moment."""
-    trouble = "run_at" if is_zero_date(row[6]) else "expires_at" if is_zero_date(row[7]) else None
-    expires, now = as_time(row[7]), as_time(row[13])
-    left = (expires - now).total_seconds() if expires and now else None
-    return Job(
-        id=row[0], uid=as_text(row[1]), task=row[2], payload=as_text(row[3]) or "", unread=row[3] is None, queue=row[4], priority=row[5], max_attempts=row[8],
-        timeout_seconds=row[9], attempts=row[10], crashes=row[11], created_at=as_time(row[12]), expired=left is not None and left <= 0 and trouble is None,
-        expires_by=boot_clock() + left if left is not None else None,
-        batch_id=as_text(row[14]), order_key=as_text(row[15]), concurrency_key=as_text(row[16]), reason=as_text(row[17]), state=State.RUNNING, token=token, run_id=run_id, trouble=trouble,
-    )  # fmt: skip
+    expires_at, now = row[7], row[13]
+    job = Job(row[0], row[2], as_text(row[3]) or "", as_text(row[1]), row[4], row[5], max_attempts=row[8], timeout_seconds=row[9])
+    job.state, job.token, job.run_id = State.RUNNING, token, run_id
+    job.attempts, job.crashes, job.created_at, job.unread = row[10], row[11], as_time(row[12]), row[3] is None
+    job.batch_id, job.order_key, job.concurrency_key, job.reason = map(as_text, row[14:])
+    if is_zero_date(row[6]) or is_zero_date(expires_at):
+        job.trouble = "run_at" if is_zero_date(row[6]) else "expires_at"
+    elif (expires := as_time(expires_at)) and (moment := as_time(now)):
+        left = (expires - moment).total_seconds()
+        job.expired, job.expires_by = left <= 0, boot_clock() + left
+    return job
 
 
 def read(row: tuple[Any, ...]) -> Job:

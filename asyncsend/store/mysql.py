@@ -114,7 +114,7 @@ class MySQLStore(SqlStore):
     def _execute(self, sql: str, params: Params) -> tuple[list[tuple[Any, ...]], int]:
         import pymysql
 
-        statement = _translation(bind(sql, params, self.prefix))
+        statement, params = bind(_translation(sql), params, self.prefix, "%({})s")
         for attempt in range(20):
             if self._connection is None:
                 self._connection = self._connect()

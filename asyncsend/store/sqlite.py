@@ -73,13 +73,13 @@ class SQLiteStore(SqlStore):
         return connection
 
     def _execute(self, sql: str, params: Params) -> tuple[list[tuple[Any, ...]], int]:
-        statement = bind(sql, params, self.prefix)
+        statement, left = bind(sql, params, self.prefix)
         if " ON DUPLICATE KEY UPDATE " in statement:
             statement = _in_place(statement)
         try:
             if self._connection is None:
                 self._connection = self._connect()
-            cursor = self._connection.execute(statement, {name: value for name, value in params.items() if not isinstance(value, list)})
+            cursor = self._connection.execute(statement, left)
             return cursor.fetchall(), cursor.rowcount
         except sqlite3.Error as error:
             raise self._ours(error) from error
@@ -100,8 +100,6 @@ class SQLiteStore(SqlStore):
             return DatabaseUnreachable(f"the {self.name} takes no writes ({error}): free space or check its rights, the next run tries again")
         if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_PERM):
             return ConfigurationError(f"the {self.name} cannot be used ({error}): check the path and its rights, or restore it")
-        if "duplicate column name" in str(error):
-            return AlreadyThere(str(error))
         if "no such table" in str(error) or "no such column" in str(error):
             missing = ConfigurationError(f"the tables of asyncsend are not in the {self.name} ({error}): run `asyncsend init`")
             missing.missing_table = "no such table" in str(error)  # type: ignore[attr-defined]

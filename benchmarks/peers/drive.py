@@ -1,8 +1,8 @@
 """
 The same no-op task through other queues, each with a durable store on this machine, in turns with ours.
 
-A peer's tasks are put in beforehand; then its worker starts as its documentation says. A peer's rate is counted from its first task to its
-last, so its start costs it nothing; ours is that of the whole `asyncsend run` with one worker. Where a peer has two ways, its better one counts.
+The tasks are put in beforehand; then a peer's worker starts as its documentation says, and `asyncsend run` with one worker. A rate is counted from the
+first task to the last, so that nobody's start counts. Where a peer has two ways, its better one counts.
 """
 
 from __future__ import annotations
@@ -102,8 +102,7 @@ def drained(peer: Peer, way: str, environment: dict[str, str], jobs: int) -> flo
                 time.sleep(0.02)
         finally:
             ended(worker)
-    times = [one for (one,) in struct.iter_unpack("d", witness.read_bytes())]
-    return (jobs - 1) / (max(times) - min(times))
+    return pace(witness)
 
 
 def ended(worker: subprocess.Popen) -> None:
@@ -117,10 +116,20 @@ def ended(worker: subprocess.Popen) -> None:
 
 
 def ours(place: Account, jobs: int) -> float:
+    """Of the whole `asyncsend run`, counted like theirs."""
+    witness = Path(place.environment["BENCH_WITNESS"])
+    witness.unlink(missing_ok=True)
     with place.cursor() as cursor:
         cursor.execute("TRUNCATE TABLE asyncsend_jobs")
     place.waiting("nothing", jobs)
-    return place.drained()
+    place.drained()
+    return pace(witness)
+
+
+def pace(witness: Path) -> float:
+    """Jobs a second from the first that noted its time to the last."""
+    times = [one for (one,) in struct.iter_unpack("d", witness.read_bytes())]
+    return (len(times) - 1) / (max(times) - min(times))
 
 
 def measure(server: Server, rounds: int, jobs: int, share: float) -> list[Figure]:

@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS asyncsend_jobs (
   crashes         INTEGER NOT NULL DEFAULT 0,  -- deaths of the whole run while this job was in flight
   token           BLOB    NULL DEFAULT NULL,  -- fresh with every claim: it fences late writes
   run_id          INTEGER NULL DEFAULT NULL,
-  unique_slot     INTEGER NULL DEFAULT 0,  -- 0 while unfinished, NULL after: frees the unique_key
+  unique_slot     INTEGER NULL DEFAULT 0,  -- 0 while unfinished, NULL after, if the job has a key to free
   created_at      TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
   started_at      TEXT    NULL DEFAULT NULL,  -- start mark of an at-most-once job, committed before its effect
   finished_at     TEXT    NULL DEFAULT NULL,
