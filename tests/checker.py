@@ -223,4 +223,5 @@ def _rightly(row: Row, job: Job | None) -> bool:
 
 
 def _frozen(history: History) -> frozenset[str]:
-    return frozenset().union(*(death.processes for death in history.deaths))
+    """Who lived on after another host took over; a killed worker did not, and what it had begun stands in the journal."""
+    return frozenset().union(*(death.processes for death in history.deaths if death.until is not None))

@@ -148,6 +148,8 @@ def test_a_start_that_nobody_charged_is_charged_wrongly():
     assert check(history(("a", "p2", 11.1), starts=starts, rows={"a": Row("done", 1)})).broken() == {"charged_wrongly": 1}
     assert check(history(("a", "p2", 11.1), starts=starts, rows={"a": Row("done", 1, 1)})).broken() == {}
     assert check(history(("a", "p2", 11.1), starts=starts, deaths=[FREEZE])).broken() == {}
+    killed = Death("kill-worker", 1.1, processes=frozenset({"p1"}))
+    assert check(history(("a", "p2", 11.1), starts=starts, deaths=[killed])).broken() == {"charged_wrongly": 1}
 
 
 def test_more_crashes_charged_at_a_recovery_than_jobs_were_in_flight_are_charged_wrongly():
