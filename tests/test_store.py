@@ -12,6 +12,7 @@ from asyncsend.errors import Conflict
 from asyncsend.job import NewJob
 from asyncsend.outcome import Settlement, State
 from asyncsend.queues import in_order
+from asyncsend.store import CLAIMED_PAYLOAD
 from asyncsend.store.connection import ConnectionLost
 
 EVERY = ("default", "*")
@@ -300,10 +301,10 @@ def test_a_claim_that_is_asked_again_after_its_reply_was_lost_takes_no_more_than
 
 
 def test_a_long_payload_stays_in_the_database_until_its_job_s_turn_comes(store):
-    texts = ['{"a":1}', '{"a":"' + "x" * 32760 + '"}', '{"a":"' + "ä" * 40000 + '"}']
+    texts = ['{"a":1}', '{"a":"' + "x" * (CLAIMED_PAYLOAD - 8) + '"}', '{"a":"' + "ä" * 40000 + '"}']
     store.insert([new(payload=text) for text in texts])
     jobs = claim(store)
-    assert [(job.unread, len(job.payload)) for job in jobs] == [(False, 7), (False, 32768), (True, 0)]
+    assert [(job.unread, len(job.payload)) for job in jobs] == [(False, 7), (False, CLAIMED_PAYLOAD), (True, 0)]
     assert store.payload(jobs[2].id, jobs[2].token) == texts[2]
     assert store.payload(jobs[2].id, token()) is None
     settle(store, jobs[2], outcomes.finish())
