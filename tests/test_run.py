@@ -638,6 +638,13 @@ def test_an_expired_job_is_cancelled_instead_of_executed(shop):
     assert effects(shop) == []
 
 
+@pytest.mark.parametrize("written", ["2020-01-01", "20200101", "2020-01-01 10:00:00.5", "last year"])
+def test_status_can_be_had_whatever_somebody_wrote_as_a_time_into_sqlite(lite, written):
+    lite.insert("mark", '{"name":"one"}', created_at=written, run_at=None)
+    assert "default  1 " in lite("status").stdout
+    lite("job", "1")
+
+
 def test_max_jobs_and_max_time_end_a_run_and_leave_the_rest(lite):
     lite.tasks(TASKS)
     for number in range(6):
