@@ -259,7 +259,7 @@ class _Minute:
                         break
                     self._nap()
                     self.enqueue_due_schedules()
-                    claimed_at = self.budget.clock()
+                    claimed_at, noted = self.budget.clock(), self.noted
                     continue
             elif self._overtaken():
                 self._claim(self.budget.room(size), before=self._first_in_hand())

@@ -9,8 +9,10 @@ import time
 import pytest
 from parts import Site, eventually, left_over, made_store
 
+from asyncsend.job import NewJob
 from asyncsend.journal import Journal
 from asyncsend.outcome import Outcome, State
+from asyncsend.run import FIRST_BATCH
 
 TASKS = '''
 import os, sys, time, signal, subprocess
@@ -667,6 +669,19 @@ def test_linger_waits_for_new_jobs(lite):
     run.terminate()
     assert run.wait(60) == 0
     assert lite.store().standing("default").stopped == "sigterm"
+
+
+def test_jobs_that_come_one_by_one_to_a_run_that_lingers_do_not_make_its_batches_grow(lite):
+    lite.tasks(TASKS)
+    run = lite.start("run", "--linger", "--max-time", "60s", "--workers", "1")
+    for number in range(3):
+        lite.insert("mark", json.dumps({"name": f"n{number}", "seconds": 0.2}))
+        eventually(lambda: states(lite).get("done") == number + 1, what="the lone job")  # noqa: B023
+    lite.store().insert([NewJob("mark", json.dumps({"name": f"b{number}", "seconds": 0.2}), f"b{number}") for number in range(40)])
+    eventually(lambda: "b0" in effects(lite), what="the first of the burst")
+    assert states(lite).get("running", 0) <= 2 * FIRST_BATCH
+    run.terminate()
+    assert run.wait(60) == 0
 
 
 def test_workers_execute_at_the_same_time(lite):
