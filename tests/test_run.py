@@ -676,7 +676,7 @@ def test_jobs_that_come_one_by_one_to_a_run_that_lingers_do_not_make_its_batches
     run = lite.start("run", "--linger", "--max-time", "60s", "--workers", "1")
     for number in range(3):
         lite.insert("mark", json.dumps({"name": f"n{number}", "seconds": 0.2}))
-        eventually(lambda: states(lite).get("done") == number + 1, what="the lone job")  # noqa: B023
+        eventually(lambda: states(lite).get("done") == number + 1, what="the lone job")
     lite.store().insert([NewJob("mark", json.dumps({"name": f"b{number}", "seconds": 0.2}), f"b{number}") for number in range(40)])
     eventually(lambda: "b0" in effects(lite), what="the first of the burst")
     assert states(lite).get("running", 0) <= 2 * FIRST_BATCH
