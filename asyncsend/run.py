@@ -35,10 +35,11 @@ if TYPE_CHECKING:
     from asyncsend.turns import Turns
     from asyncsend.workers import Workers
 
-FIRST_BATCH, LARGEST_BATCH = 4, 1000  # jobs claimed at once; grows while they are quick, so that urgent ones never wait long
+# Below 1,000: from there on MariaDB makes a table of a list of ids, and may read all jobs to join it (MariaDB Knowledge Base, "in_predicate_conversion_threshold").
+FIRST_BATCH, LARGEST_BATCH = 4, 999  # jobs claimed at once; grows while they are quick, so that urgent ones never wait long
 FULL = 1024 * 1024  # bytes of journal after which the run comes to rest once, settles everything and starts it anew
 BATCH_SECONDS = 0.5  # a batch should be worth about so much work
-SETTLE_JOBS, SETTLE_SECONDS = 1000, 0.25  # results are written in groups of so many, or after so long
+SETTLE_JOBS, SETTLE_SECONDS = 999, 0.25  # results are written in groups of so many, or after so long
 GRACE = 10.0  # seconds the current jobs may still take after SIGTERM
 URGENT_EVERY = 0.5  # seconds between looks at the queues before those whose jobs are in hand
 BATCHES_EVERY = 5.0  # seconds between looks at the open batches while there is work
@@ -259,7 +260,7 @@ class _Minute:
                         break
                     self._nap()
                     self.enqueue_due_schedules()
-                    claimed_at = self.budget.clock()
+                    claimed_at, noted = self.budget.clock(), self.noted
                     continue
             elif self._overtaken():
                 self._claim(self.budget.room(size), before=self._first_in_hand())

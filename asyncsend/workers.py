@@ -620,8 +620,8 @@ class Workers:
 
 def _understood(line: bytes, *, ready: bool, busy: bool) -> tuple[dict[str, Any], Outcome | None]:
     """What a worker says, and the outcome in it; an error if it is none of what a worker says at this moment."""
-    if line.startswith(_PLAIN) and line.endswith(b"}}") and ready and busy:  # which most are
-        seconds = float(line[len(_PLAIN) : -2])
+    if line.startswith(_PLAIN) and line.endswith(b"}}") and b"," not in (said := line[len(_PLAIN) : -2]) and ready and busy:  # which most are
+        seconds = float(said)
         if 0 <= seconds < _ENDLESS:
             return {}, finished_in(seconds)
     message = json.loads(line)

@@ -104,6 +104,8 @@ def test_what_is_settled_twice_is_counted_once_and_what_came_late_is_late(store)
     [one] = claimed(store, 1)
     assert store.settle([Settlement(one.id, token(), outcomes.finish(), one.queue, one.task)]).late == (one.id,)
     assert sums(store) == {"done": 6, "late": 1}
+    assert store.settle([Settlement(one.id, token(), outcomes.hold("unknown-task", "x"), one.queue, "anybody's")]).late == (one.id,)
+    assert {row.task for row in store.counters("ever")} == {"act", "other"}
 
 
 def test_a_group_of_which_somebody_cancelled_some_counts_the_others(store):

@@ -18,7 +18,7 @@ from asyncsend import outcome as outcomes
 from asyncsend.job import Job, NewJob
 from asyncsend.outcome import Settlement, State
 from asyncsend.queues import Reserve
-from asyncsend.run import FIRST_BATCH, LARGEST_BATCH
+from asyncsend.run import FIRST_BATCH, LARGEST_BATCH, SETTLE_JOBS
 from asyncsend.store import lines
 from asyncsend.workers import WINDOW
 
@@ -250,6 +250,27 @@ def test_a_claim_that_meets_no_key_asks_nothing_more_and_one_that_does_asks_one_
 
     assert statements() == 4  # the highest priority, what is due, the UPDATE, what is ours
     assert statements(order_key="a", concurrency_key="oven") == 5
+
+
+def test_the_largest_batch_is_claimed_and_settled_by_key_and_never_by_a_table_made_of_its_list(server):
+    with server.database() as name:
+        store = made_store(server.url(name))
+        most = max(LARGEST_BATCH, SETTLE_JOBS)
+        for _ in range(3):
+            store.insert([producer.new_job("mark", {}) for _ in range(most // 2)])
+        plans, execute = [], store._execute
+
+        def explained(sql, params):
+            if " IN :" in sql:
+                plans.append([row[3] if len(row) == 10 else row[4] for row in execute(f"EXPLAIN {sql}", params)[0] if row[2] == "asyncsend_jobs"])
+            return execute(sql, params)
+
+        store._execute = explained
+        jobs = store.claim(["default"], most, "a" * 32, 1)
+        settled = store.settle([Settlement(job.id, job.token, outcomes.finished_in(0.1), job.queue, job.task) for job in jobs])
+        assert (len(jobs), settled.accepted) == (most, most)
+        assert plans == [["range"]] * len(plans) != []
+        store.close()
 
 
 # ── concurrency keys ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,8 +9,10 @@ import time
 import pytest
 from parts import Site, eventually, left_over, made_store
 
+from asyncsend.job import NewJob
 from asyncsend.journal import Journal
 from asyncsend.outcome import Outcome, State
+from asyncsend.run import FIRST_BATCH
 
 TASKS = '''
 import os, sys, time, signal, subprocess
@@ -638,6 +640,13 @@ def test_an_expired_job_is_cancelled_instead_of_executed(shop):
     assert effects(shop) == []
 
 
+@pytest.mark.parametrize("written", ["2020-01-01", "20200101", "2020-01-01 10:00:00.5", "last year"])
+def test_status_can_be_had_whatever_somebody_wrote_as_a_time_into_sqlite(lite, written):
+    lite.insert("mark", '{"name":"one"}', created_at=written, run_at=None)
+    assert "default  1 " in lite("status").stdout
+    lite("job", "1")
+
+
 def test_max_jobs_and_max_time_end_a_run_and_leave_the_rest(lite):
     lite.tasks(TASKS)
     for number in range(6):
@@ -646,7 +655,7 @@ def test_max_jobs_and_max_time_end_a_run_and_leave_the_rest(lite):
     assert states(lite) == {"done": 2, "ready": 4}
     assert lite.store().runs(1)[0].stopped == "max-jobs"
     lite.quiet("run", "--max-time", "0.2")
-    assert lite.store().runs(1)[0].stopped in ("max-time", "no-room")
+    assert lite.store().standing("default").stopped in ("max-time", "no-room")
     assert states(lite)["ready"] >= 2
     assert [row for row in lite.rows("attempts", "state = 'ready'") if row != (0,)] == []
 
@@ -660,6 +669,19 @@ def test_linger_waits_for_new_jobs(lite):
     run.terminate()
     assert run.wait(60) == 0
     assert lite.store().standing("default").stopped == "sigterm"
+
+
+def test_jobs_that_come_one_by_one_to_a_run_that_lingers_do_not_make_its_batches_grow(lite):
+    lite.tasks(TASKS)
+    run = lite.start("run", "--linger", "--max-time", "60s", "--workers", "1")
+    for number in range(3):
+        lite.insert("mark", json.dumps({"name": f"n{number}", "seconds": 0.2}))
+        eventually(lambda: states(lite).get("done") == number + 1, what="the lone job")
+    lite.store().insert([NewJob("mark", json.dumps({"name": f"b{number}", "seconds": 0.2}), f"b{number}") for number in range(40)])
+    eventually(lambda: "b0" in effects(lite), what="the first of the burst")
+    assert states(lite).get("running", 0) <= 2 * FIRST_BATCH
+    run.terminate()
+    assert run.wait(60) == 0
 
 
 def test_workers_execute_at_the_same_time(lite):

@@ -368,6 +368,16 @@ def test_without_a_gateway_messages_go_to_a_local_file_once_each(lite):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_a_run_writes_messages_to_the_local_file_with_one_worker(lite):
+    store = lite.store()
+    for _ in range(6):
+        store._write("INSERT INTO asyncsend_jobs (task, payload) VALUES ('sms', :payload)", payload=json.dumps(CODE))
+    store.close()
+    lite.quiet("run", "--workers", "1")
+    assert lite.rows("state, attempts") == [("done", 1)] * 6
+    assert len((lite.home / "outbox" / "sms.log").read_text("utf-8").splitlines()) == 6
+
+
 def test_a_text_that_looks_like_a_key_hides_no_message(sender, tmp_path):
     made = sender(f"file://{tmp_path}/sms.log")
     made({**CODE, "text": '"key": "order-18"'}, job())

@@ -300,8 +300,31 @@ def test_a_claim_that_is_asked_again_after_its_reply_was_lost_takes_no_more_than
     assert len(claim(store, 9)) == 3
 
 
+def test_a_claim_that_lands_after_it_was_asked_again_loses_no_job(store, monkeypatch):
+    store.insert([new(concurrency_key="oven") for _ in range(3)])
+    write, rows, late = store._write, store._rows, []
+
+    def write_later(sql, **params):
+        if not late and "SET state = 'running'" in sql:
+            late.append((sql, params))
+            raise ConnectionLost("2013: the server is still at it")
+        return write(sql, **params)
+
+    def rows_before(sql, **params):
+        found = rows(sql, **params)
+        if len(late) == 1 and store.repeating and "SELECT id FROM" in sql:  # the question whether it was done
+            late.append(write(late[0][0], **late[0][1]))
+        return found
+
+    monkeypatch.setattr(store, "_write", write_later)
+    monkeypatch.setattr(store, "_rows", rows_before)
+    jobs = store.claim(["default"], 2, token(), 1, limit_of=lambda _key: len(store.pauses()) + 9)  # a question of its own between, as the heartbeat is
+    assert late[1:] == [2]
+    assert sorted(job.id for job in jobs) == [row[0] for row in rows("SELECT id FROM asyncsend_jobs WHERE state = 'running' ORDER BY id")]
+
+
 def test_a_long_payload_stays_in_the_database_until_its_job_s_turn_comes(store):
-    texts = ['{"a":1}', '{"a":"' + "x" * (CLAIMED_PAYLOAD - 8) + '"}', '{"a":"' + "ä" * 40000 + '"}']
+    texts = ['{"a":1}', '{"a":"' + "x" * (CLAIMED_PAYLOAD - 8) + '"}', '{"a":"' + "ä" * CLAIMED_PAYLOAD + '"}']
     store.insert([new(payload=text) for text in texts])
     jobs = claim(store)
     assert [(job.unread, len(job.payload)) for job in jobs] == [(False, 7), (False, CLAIMED_PAYLOAD), (True, 0)]

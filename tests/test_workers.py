@@ -11,7 +11,7 @@ import pytest
 
 from asyncsend.channels import Channel, Channels
 from asyncsend.job import Job
-from asyncsend.journal import Journal
+from asyncsend.journal import Journal, as_text
 from asyncsend.outcome import Outcome, State
 from asyncsend.workers import WINDOW, Worker, Workers
 
@@ -138,6 +138,16 @@ def test_what_a_task_forges_as_a_length_of_time_does_not_end_the_run(workers, id
     workers._hear(worker, b'{"outcome":{"verb":"finish","state":"done","seconds":%s}}\n' % seconds.encode())
     assert list(worker.window) == [JOB]
     assert workers._finished == []
+
+
+@pytest.mark.parametrize("more", [{}, {"unsent": True}, {"channel": "email"}, {"delay": 1.0}, {"result": "}}"}])
+def test_a_success_of_which_there_is_more_to_say_is_understood(workers, idle, more):
+    worker, _ = idle
+    worker.window, worker.sizes = deque([JOB]), deque([10])
+    outcome = Outcome("finish", State.DONE, seconds=0.25, **more)
+    workers._hear(worker, f'{{"outcome":{as_text(outcome)}}}\n'.encode())
+    assert workers._finished == [(JOB, workers.channels.heard(JOB, outcome))]
+    assert not worker.window
 
 
 @pytest.mark.parametrize("behind", [["email", "note"], ["webhook", "email", "webhook", "note"]])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         Store as Store,  # for `from asyncsend.store import Store`, where it is only a name for the type checker
     )
 
-CLAIMED_PAYLOAD = 16 * 1024  # bytes of each payload that come with a claim; a longer one is read when its job's turn comes, so that a batch of 1,000 fits any host
+CLAIMED_PAYLOAD = 16 * 1024  # bytes of each payload that come with a claim; a longer one is read when its job's turn comes, so that a batch of 999 fits any host
 OUTCOMES = ("done", "retried", "snoozed", "dead", "held", "cancelled", "released", "late")  # words of the counters
 BOUNDS = tuple(0.001 * 2**power for power in range(20))  # seconds: of the histogram of executions, 1 ms to 9 minutes
 COUNTED = ("claimed", "done", "retried", "snoozed", "dead", "held", "cancelled", "released", "rescued", "replayed", "late")

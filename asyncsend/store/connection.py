@@ -13,7 +13,7 @@ import functools
 import re
 import time
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -180,11 +180,13 @@ def as_time(value: Any) -> datetime | None:
     if isinstance(value, datetime):
         return value.replace(tzinfo=UTC)
     try:
-        return datetime.fromisoformat(f"{value}+00:00")
-    except ValueError:  # SQLite stores any text somebody puts there by hand: a date alone is one, too
-        with suppress(ValueError):
-            return datetime.fromisoformat(str(value)).replace(tzinfo=UTC)
-    return None
+        moment = datetime.fromisoformat(f"{value}+00:00")
+    except ValueError:  # SQLite stores any text somebody puts there by hand
+        try:
+            moment = datetime.fromisoformat(str(value))
+        except ValueError:
+            return None
+    return moment if moment.tzinfo is UTC else moment.replace(tzinfo=UTC)  # of a date alone the + was the T
 
 
 def as_text(value: Any) -> str | None:

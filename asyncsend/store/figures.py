@@ -55,10 +55,9 @@ class FigureStatements(SqlConnection):
         """Add these to their counters, as one statement in the caller's transaction: they stand or fall with what they count."""
         took: dict[tuple[str | None, str | None, str | None], list[float]] = defaultdict(list)  # seconds of each, by queue, task and what became of it
         for one in written:
-            task = OTHER[1] if one.outcome.reason == "unknown-task" else one.task
-            took[one.queue, task, WORDS.get(one.outcome.verb)].append(one.outcome.seconds)
+            took[one.queue, _task(one), WORDS.get(one.outcome.verb)].append(one.outcome.seconds)
         for one in late:
-            took[one.queue, one.task, "late"].append(0.0)
+            took[one.queue, _task(one), "late"].append(0.0)
         counted: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
         for (queue, task, word), each in took.items():
             if word is None:  # a journal of a later version
@@ -232,6 +231,10 @@ class FigureStatements(SqlConnection):
                 where += " AND run_at IS NULL AND id < :id" if job.run_at is None else f" AND (run_at IS NULL OR run_at < {mine} OR (run_at = {mine} AND id < :id))"
             jobs += self._counted(where, queue=job.queue, priority=priority, id=job.id)
         return min(jobs, MOST + 1)
+
+
+def _task(settlement: Settlement) -> str | None:
+    return OTHER[1] if settlement.outcome.reason == "unknown-task" else settlement.task
 
 
 def _name(text: str, longest: int) -> str:

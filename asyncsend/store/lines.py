@@ -118,7 +118,7 @@ def step_forward(store: SqlStore, lanes: dict[Any, int], owner: str | None, queu
 def let_next(store: SqlStore, ids: Sequence[int], owner: str | None = None) -> None:
     """The next one behind each of these jobs, which were just settled or cancelled, in the caller's transaction."""
     rows = store._rows(
-        "SELECT order_key, concurrency_key, COUNT(*) FROM asyncsend_jobs WHERE id IN :ids AND (order_key > '' OR concurrency_key > '') GROUP BY order_key, concurrency_key",
+        "SELECT order_key, concurrency_key, COUNT(*) FROM asyncsend_jobs /*by key*/ WHERE id IN :ids AND (order_key > '' OR concurrency_key > '') GROUP BY order_key, concurrency_key",
         ids=sorted(ids),
     )
     lanes: Counter[Any] = Counter()

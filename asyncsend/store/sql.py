@@ -132,7 +132,8 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
     ) -> list[Job]:
         choice = _Choice(limit_of, owner, enough)
         wanted = choice.ids
-        if not (self.repeating and self._rows("SELECT id FROM asyncsend_jobs WHERE state = 'running' AND token = :token LIMIT 1", token=bytes.fromhex(token))):
+        again = self.repeating  # what `enough` and `limit_of` ask forgets it
+        if not (again and self._rows("SELECT id FROM asyncsend_jobs WHERE state = 'running' AND token = :token LIMIT 1", token=bytes.fromhex(token))):
             if self.aside and self.begins:
                 from asyncsend.store.lines import look_again
 
@@ -156,7 +157,7 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
             )  # fmt: skip
         # What carries the fresh token is ours, also when the reply of an earlier try was lost: then only the token says which. Else by primary
         # key: the index of the state is full of what jobs before these have left in it, until the server clears that away.
-        chosen = "/*by key*/ WHERE id IN :ids AND" if wanted and not self.repeating else "WHERE"
+        chosen = "/*by key*/ WHERE id IN :ids AND" if wanted and not again else "WHERE"
         rows = self._rows(
             "SELECT id, uid, task, CASE WHEN LENGTH(payload) <= :inline THEN payload END, queue, priority, run_at, expires_at, max_attempts,"
             " timeout_seconds, attempts, crashes, created_at, CASE WHEN expires_at IS NULL THEN NULL ELSE NOW(6) END, batch_id,"
