@@ -562,6 +562,7 @@ class Lane:
         empty = 0
         for _ in range(100):
             self.ended(self.start())
+            self.store.forget_connection()  # on a busy machine that took so long that the server has hung up
             self.store._write("UPDATE asyncsend_jobs SET run_at = NULL WHERE state = 'ready'")
             left = sum(self.store.count(state=state, queue=None, task=None) for state in ("ready", "running"))
             empty = empty + 1 if left == 0 else 0
