@@ -8,6 +8,7 @@ import subprocess
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from parts import eventually
 
 from asyncsend import config, execute
 from asyncsend.answers import BadPayload, Refused, Retry, Snooze, Unknown
@@ -171,7 +172,7 @@ def test_silence_after_the_request_is_unknown_and_held(sender, http, behave):
     made = sender(f"twilio://AC123:token@default?from=%2B1&base={http.url}", timeout=0.2)
     with pytest.raises(Unknown) as caught:
         made(CODE, job())
-    assert len(http.requests) == 1
+    eventually(lambda: len(http.requests) == 1, what="the request")
     outcome = execute.meaning(caught.value, job(), sms_module.POLICY, lambda: 0.0)
     assert (outcome.state, outcome.reason) == (State.HELD, "unknown")
 
