@@ -370,6 +370,7 @@ def _from_file(path: Path) -> dict[str, str]:
 
 
 def known(name: str) -> bool:
+    """Whether a setting is called so; ASYNCSEND_COMMAND_ may be followed by any name."""
     return name in DECLARED or re.fullmatch(COMMAND + "[A-Z0-9_]+", name) is not None
 
 
@@ -385,6 +386,7 @@ def published(path: Path) -> str | None:
 
 
 def nearest(name: str) -> str:
+    """The question that names the setting which was perhaps meant, to end a sentence with; empty if none is like it."""
     import difflib
 
     if name.upper().startswith(COMMAND):

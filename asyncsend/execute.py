@@ -18,7 +18,7 @@ from asyncsend.answers import Answer, BadPayload, Cancel, Refused, Retry, Snooze
 from asyncsend.channels import DELIVERY
 from asyncsend.errors import ConfigurationError
 from asyncsend.job import MAX_RESULT_BYTES, MAX_TIMEOUT_SECONDS, Job, members_of
-from asyncsend.outcome import Outcome
+from asyncsend.outcome import Outcome, State
 from asyncsend.tasks import AT_MOST_ONCE, Policy
 from asyncsend.text import MAX_TEXT, printable, without
 from asyncsend.times import boot_clock
@@ -88,8 +88,7 @@ def _called(task: Task, job: Job, known: tuple[str, ...], chance: Callable[[], f
         job.report = {}
         answer = task.function(payload, job)
         if not isinstance(answer, Answer):
-            outcome = outcomes.finished_in(clock() - began)
-            return outcome._replace(result=_as_result(answer), **job.report) if answer is not None or job.report else outcome
+            return Outcome("finish", State.DONE, result=_as_result(answer), seconds=clock() - began, **job.report)
     except KeyboardInterrupt:
         raise
     except Answer as raised:

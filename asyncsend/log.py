@@ -123,7 +123,7 @@ class Log:
             return f"{value:.3f}"
         if isinstance(value, int):
             return str(value)
-        text = without(self.secrets, str(value)) if self.secrets else str(value)
+        text = without(self.secrets, str(value))
         return text if _PLAIN.fullmatch(text) else _quoted(text)
 
     def _write(self, line: str) -> None:

@@ -72,19 +72,6 @@ def finish(result: str | None = None) -> Outcome:
     return Outcome("finish", State.DONE, result=result)
 
 
-_BEFORE, _AFTER = finish()[:8], finish()[9:]  # of its seconds
-
-
-def finished_in(seconds: float) -> Outcome:
-    """A plain success that took so long. Most are, so it is made without a look at the names of its members, in a third of the time."""
-    return Outcome._make((*_BEFORE, seconds, *_AFTER))
-
-
-def is_plain(outcome: Outcome) -> bool:
-    """Whether it is a success of which nothing but its time is to be said."""
-    return outcome[:8] == _BEFORE and outcome[9:] == _AFTER
-
-
 def retry(delay: float, reason: str, error: str) -> Outcome:
     return Outcome("retry", State.READY, delay=delay, reason=reason, error=error)
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 FIRST_BATCH, LARGEST_BATCH = 4, 999  # jobs claimed at once; grows while they are quick, so that urgent ones never wait long
 FULL = 1024 * 1024  # bytes of journal after which the run comes to rest once, settles everything and starts it anew
 BATCH_SECONDS = 0.5  # a batch should be worth about so much work
-SETTLE_JOBS, SETTLE_SECONDS = 999, 0.25  # results are written in groups of so many, or after so long
+SETTLE_JOBS, SETTLE_SECONDS = LARGEST_BATCH, 0.25  # results are written in groups of so many, or after so long
 GRACE = 10.0  # seconds the current jobs may still take after SIGTERM
 URGENT_EVERY = 0.5  # seconds between looks at the queues before those whose jobs are in hand
 BATCHES_EVERY = 5.0  # seconds between looks at the open batches while there is work

@@ -17,12 +17,13 @@ import socket
 import struct
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asyncsend import deathsig
 from asyncsend import execute as executing
 from asyncsend.job import Job
 from asyncsend.journal import as_text
+from asyncsend.outcome import Outcome, State
 from asyncsend.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -163,3 +164,19 @@ def from_parcels(stream: BinaryIO) -> Iterator[Job]:
             **dict(zip(_MEMBERS, members, strict=True)), created_at=datetime.fromtimestamp(born, UTC) if born is not None else None,
             started_at=datetime.now(UTC) if marked else None,  # only that there is a mark matters here; the row has the time
         )  # fmt: skip
+
+
+# How a plain success begins as journal.as_text writes it, which most are.
+_PLAIN = b'{"outcome":{"verb":"finish","state":"done","seconds":'
+
+
+def understood(line: bytes, *, ready: bool, busy: bool) -> tuple[dict[str, Any], Outcome | None]:
+    """What a worker says, and the outcome in it; ValueError, TypeError, LookupError or AttributeError if it is none of what a worker says at this moment."""
+    if line.startswith(_PLAIN) and line.endswith(b"}}") and b"," not in (said := line[len(_PLAIN) : -2]) and ready and busy:
+        seconds = float(said)
+        if 0 <= seconds < float("inf"):
+            return {}, Outcome("finish", State.DONE, seconds=seconds)
+    message = json.loads(line)
+    if not isinstance(message, dict) or ("policies" in message) == ready or not (busy or "policies" in message):
+        raise ValueError(line)
+    return message, Outcome.from_dict(message["outcome"]) if "outcome" in message else None

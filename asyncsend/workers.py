@@ -13,7 +13,6 @@ overlap the original; what a task started by itself, the next run ends first, un
 from __future__ import annotations
 
 import contextlib
-import json
 import mmap
 import os
 import selectors
@@ -31,11 +30,11 @@ from asyncsend import execute as executing
 from asyncsend.channels import DELIVERY, Channels, has_one, of_job
 from asyncsend.errors import ConfigurationError, DatabaseUnreachable
 from asyncsend.job import Job
-from asyncsend.outcome import Outcome, finished_in
+from asyncsend.outcome import Outcome
 from asyncsend.tasks import Policy
 from asyncsend.text import MAX_TEXT, printable, without
 from asyncsend.times import boot_clock
-from asyncsend.worker import Child, as_parcel
+from asyncsend.worker import Child, as_parcel, understood
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -54,8 +53,6 @@ TERM_GRACE = 2.0  # seconds between SIGTERM and SIGKILL for a job that overstaye
 OUTPUT_KEPT = 8192  # bytes of what a job printed
 _SHARED = struct.Struct("=qdqq")  # stop flag; the boot-clock second after which no effect may start; the lowest rank that waits for a worker; the present wave
 _NOBODY = 1 << 30  # waits
-_ENDLESS = float("inf")
-_PLAIN = b'{"outcome":{"verb":"finish","state":"done","seconds":'
 
 
 @dataclass
@@ -333,6 +330,7 @@ class Workers:
         return parcels
 
     def _send(self, worker: Worker, parcels: list[bytes]) -> None:
+        """Write all of them at once. A worker that cannot take them is killed, and the last of its window comes back."""
         try:
             worker.jobs.sendall(b"".join(parcels))
         except OSError:  # it is dying, or reads no more: the reaper finds out what it has begun, and the others go to another
@@ -406,7 +404,7 @@ class Workers:
         most = WINDOW // self.count
         for line in lines:
             try:
-                message, outcome = _understood(line, ready=worker.ready, busy=bool(worker.window))
+                message, outcome = understood(line, ready=worker.ready, busy=bool(worker.window))
                 if "policies" in message:
                     self._greeted(worker, message)
                     continue
@@ -616,18 +614,6 @@ class Workers:
         if job.started_at is None and (job.rank > first or (job.wave < max(wave, now) and has_one(job.task))):
             return "called_back"
         return None
-
-
-def _understood(line: bytes, *, ready: bool, busy: bool) -> tuple[dict[str, Any], Outcome | None]:
-    """What a worker says, and the outcome in it; an error if it is none of what a worker says at this moment."""
-    if line.startswith(_PLAIN) and line.endswith(b"}}") and b"," not in (said := line[len(_PLAIN) : -2]) and ready and busy:  # which most are
-        seconds = float(said)
-        if 0 <= seconds < _ENDLESS:
-            return {}, finished_in(seconds)
-    message = json.loads(line)
-    if not isinstance(message, dict) or ("policies" in message) == ready or not (busy or "policies" in message):
-        raise ValueError(line)
-    return message, Outcome.from_dict(message["outcome"]) if "outcome" in message else None
 
 
 def _kill_group(pid: int, number: int) -> None:

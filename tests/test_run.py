@@ -306,7 +306,7 @@ def memory(): kept.append(b"x" * 400_000_000)
 def threads():
     for _ in range(20): threading.Thread(target=time.sleep, args=(600,)).start()
 
-@task(max_attempts=2)
+@task(max_attempts=2, backoff=Backoff(base=600, cap=600, floor=600))
 def interrupt(): raise KeyboardInterrupt
 
 @task

@@ -247,7 +247,7 @@ _long: dict[str, str] = {}
 
 
 def _translation(sql: str) -> str:
-    """The statement for PyMySQL. Of the long ones, with lists of ids or many rows, only the last few are kept: chunks of a bulk insert are alike."""
+    """The statement for PyMySQL. Of the long ones, with many rows, only the last few are kept: chunks of a bulk insert are alike."""
     known = _translated.get(sql) or _long.get(sql)
     if known is None:
         known = in_mysql(sql)

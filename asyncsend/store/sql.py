@@ -351,7 +351,7 @@ class SqlStore(RunStatements, RetentionStatements, ScheduleStatements, TopicStat
         if told := [one for one in remarkable if is_told(one.outcome)]:
             self._record(told)
         there = {one.job_id for one in remarkable}
-        heard = [one.outcome for one in settlements if one.job_id in there and _teaches(one)] if there else []  # in the order in which it happened
+        heard = [one.outcome for one in settlements if one.job_id in there and _teaches(one)]  # in the order in which it happened
         channels = self._hear(heard, owner) if heard else ()
         if suppressing := [one for one in remarkable if one.outcome.suppress]:
             self._learn_suppressions(suppressing, owner)
