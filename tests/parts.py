@@ -22,7 +22,7 @@ import pymysql
 import pytest
 from proxy import Proxy
 
-from asyncsend import config, schema
+from asyncsend import config, schema, tasks
 from asyncsend.log import Log
 from asyncsend.store import open_store
 
@@ -302,6 +302,19 @@ def made_store(url: str, clock=None):
         store.create()
     schema.install(store, "sqlite" if url.startswith("sqlite") else "mysql")
     return store
+
+
+@pytest.fixture(autouse=True)
+def own_tasks():
+    """Tasks that a test declares, and the modules that do so for it, are forgotten after it: the next test may have a task of the same name."""
+    declared, modules, path = dict(tasks.declared), set(sys.modules), list(sys.path)
+    yield
+    sys.path[:] = path
+    tasks.declared.clear()
+    tasks.declared.update(declared)
+    for name in set(sys.modules) - modules:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(tempfile.gettempdir()):
+            del sys.modules[name]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from parts import Site, eventually, left_over, made_store, missing
 
-from asyncsend import status, tasks
+from asyncsend import status
 from asyncsend.budget import Budget
 from asyncsend.errors import LeaseLost
 from asyncsend.job import NewJob
@@ -40,7 +40,7 @@ DAY = 86400
 def shop(tmp_path, mysql_url):
     made_store(mysql_url).close()
     site = Site(tmp_path / "home", mysql_url)
-    site.tasks(TASKS, "clock_tasks")  # a run in this very process may not meet another test's module of the same name
+    site.tasks(TASKS)
     return site
 
 
@@ -197,7 +197,6 @@ def test_a_holder_that_slept_asks_before_anything_else_and_starts_nothing_meanwh
 @pytest.mark.parametrize("taken", [False, True])
 def test_a_run_whose_host_slept_past_the_lease_goes_on_only_if_nobody_took_over(shop, tmp_path, monkeypatch, taken):
     monkeypatch.setattr(os, "environ", {**os.environ, **shop.environment})
-    monkeypatch.setattr(tasks, "declared", {})  # of other tests' modules, which were imported into this very process
     host = Slept()
     for name in ("a", "b"):
         shop.insert("wait", json.dumps({"name": name}))

@@ -56,15 +56,6 @@ def app(shop, server):
         connection.close()
 
 
-@pytest.fixture(autouse=True)
-def registry():
-    """Tasks declared in a test are gone after it."""
-    before = dict(tasks.declared)
-    yield
-    tasks.declared.clear()
-    tasks.declared.update(before)
-
-
 # ── in a transaction of ours ─────────────────────────────────────────────────────────────────────────────────────────
 
 
