@@ -21,20 +21,21 @@ import socket
 import struct
 import time
 from collections import deque
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from asyncsend import deathsig
 from asyncsend import execute as executing
 from asyncsend.channels import DELIVERY, Channels, has_one, of_job
+from asyncsend.child import Child
 from asyncsend.errors import ConfigurationError, DatabaseUnreachable
 from asyncsend.job import Job
 from asyncsend.outcome import Outcome
 from asyncsend.tasks import Policy
 from asyncsend.text import MAX_TEXT, printable, without
 from asyncsend.times import boot_clock
-from asyncsend.worker import Child, as_parcel, understood
+from asyncsend.wire import as_parcel, understood
+from asyncsend.worker import Worker, sockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -44,36 +45,13 @@ if TYPE_CHECKING:
     from asyncsend.log import Log
     from asyncsend.suppressions import Learnt
 
-WINDOW = 256  # jobs all workers together may hold unexecuted: enough that no-op jobs never wait for the pipe, few enough that none idles while one slow job keeps many behind it
-WINDOW_BYTES = 64 * 1024  # of payload; below a socket's buffer, so that handing never blocks
+WINDOW = 512  # jobs all workers together may hold unexecuted: enough that none idles while the run is at a statement, few enough that one slow job does not keep many behind it
 WINDOW_SECONDS = 0.5  # of work that a window is worth
 REST = 0.002  # seconds in which results of quick jobs gather, so that the run does not wake for each
 HELLO_TIMEOUT = 20.0  # seconds for importing the modules of ASYNCSEND_TASKS; then a worker goes without them
 TERM_GRACE = 2.0  # seconds between SIGTERM and SIGKILL for a job that overstayed
-OUTPUT_KEPT = 8192  # bytes of what a job printed
 _SHARED = struct.Struct("=qdqq")  # stop flag; the boot-clock second after which no effect may start; the lowest rank that waits for a worker; the present wave
 _NOBODY = 1 << 30  # waits
-
-
-@dataclass
-class Worker:
-    """One child and what is known of it."""
-
-    pid: int
-    jobs: socket.socket
-    output: int
-    window: deque[Job] = field(default_factory=deque)  # handed, no outcome yet; the first is being executed
-    sizes: deque[int] = field(default_factory=deque)  # bytes of each of them on the wire
-    weight: int = 0  # and of all
-    since: float = 0.0  # when the first of the window began
-    size: int = 1  # jobs the window may hold; grows while they are quick
-    ready: bool = False
-    born: float = 0.0
-    killed_for: str | None = None
-    term_sent: float | None = None
-    unread: bytes = b""
-    tail: bytes = b""  # the last of what the jobs printed since `printed` was filled
-    printed: deque[bytes] = field(default_factory=deque)  # the last of what each job printed that ended, oldest first
 
 
 class Workers:
@@ -177,7 +155,7 @@ class Workers:
         """Kill whatever is still being executed; the jobs this interrupts. What else the workers held goes to `unstarted`."""
         for worker in self.workers:
             worker.killed_for = "abandoned"
-            _kill_group(worker.pid, signal.SIGKILL)
+            worker.kill(signal.SIGKILL)
         limit = self.clock() + 5
         while self.workers and self.clock() < limit:
             self.selector.select(0.05)
@@ -234,7 +212,7 @@ class Workers:
     def _fork(self) -> Worker:
         if self._wake is None:
             self._watch_signals()
-        ours, theirs = socket.socketpair()
+        ours, theirs, most_bytes = sockets()
         output, its_output = os.pipe()
         os.set_blocking(output, False)
         pid = os.fork()
@@ -247,8 +225,7 @@ class Workers:
                 os._exit(70)  # EX_SOFTWARE: work() never returns
         theirs.close()
         os.close(its_output)
-        ours.settimeout(30)  # for sending to a child that reads no more
-        worker = Worker(pid, ours, output, born=self.clock())
+        worker = Worker(pid, ours, output, most_bytes, born=self.clock())
         self.selector.register(ours, selectors.EVENT_READ, worker)
         self.selector.register(output, selectors.EVENT_READ, worker)
         return worker
@@ -272,10 +249,11 @@ class Workers:
         for worker in self.workers:
             room = min(worker.size, share)
             # By the quarter: parcels sent one by one would fill the socket's buffer with what the kernel adds to each, and handing would wait for the job at work.
-            if worker.ready and not worker.killed_for and len(worker.window) <= room * 3 // 4 and worker.weight <= WINDOW_BYTES * 3 // 4:
+            if worker.ready and not worker.killed_for and len(worker.window) <= room * 3 // 4 and worker.weight <= worker.most_bytes * 3 // 4:
                 parcels = self._fill(worker, room, full)
-                if parcels:
-                    self._send(worker, parcels)
+                if parcels and not worker.send(parcels):
+                    worker.kill(signal.SIGKILL)  # the reaper finds out what it has begun, and the others go to another
+                    self._take_back([worker.take_back_last()])
         self._call_back()
 
     def _fill(self, worker: Worker, room: int, full: set[str]) -> list[bytes]:
@@ -299,7 +277,7 @@ class Workers:
             parcel = as_parcel(job)
             if worker.window and (
                 alone
-                or worker.weight + len(parcel) > WINDOW_BYTES
+                or worker.weight + len(parcel) > worker.most_bytes
                 or (len(worker.window) > 1 and worker.window[-1].rank > job.rank)  # which are on their way back
             ):
                 break
@@ -319,26 +297,11 @@ class Workers:
                     continue
                 job.started_at = datetime.now(UTC)  # only that there is a mark matters here; the row has the time
                 parcel = as_parcel(job)
-            if not worker.window:
-                worker.since = self.clock()
-            worker.window.append(job)
-            worker.sizes.append(len(parcel))
-            worker.weight += len(parcel)
+            worker.take(job, len(parcel), self.clock())
             parcels.append(parcel)
             if alone:
                 break
         return parcels
-
-    def _send(self, worker: Worker, parcels: list[bytes]) -> None:
-        """Write all of them at once. A worker that cannot take them is killed, and the last of its window comes back."""
-        try:
-            worker.jobs.sendall(b"".join(parcels))
-        except OSError:  # it is dying, or reads no more: the reaper finds out what it has begun, and the others go to another
-            _kill_group(worker.pid, signal.SIGKILL)
-            last = worker.window.pop()  # did not arrive whole, so it cannot begin, though it may bear a start mark
-            worker.weight -= worker.sizes.pop()
-            last.started_at = None
-            self._take_back([last])
 
     def _under_way(self, channel: str) -> int:
         """Jobs that are being sent through this channel now."""
@@ -385,18 +348,12 @@ class Workers:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake[0], 4096)
             return
-        self._drain_output(worker)
-        try:
-            # Not recv: with a timeout set Python waits for it first, MSG_DONTWAIT or not. The descriptor itself never blocks.
-            received = os.read(worker.jobs.fileno(), 1 << 18)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            received = b""
-        if not received:
+        self._read_output(worker)
+        received = worker.said()
+        if received:
+            self._hear(worker, received)
+        elif received is not None:
             self._unregister(worker.jobs)
-            return
-        self._hear(worker, received)
 
     def _hear(self, worker: Worker, received: bytes) -> None:
         *lines, worker.unread = (worker.unread + received).split(b"\n")
@@ -409,17 +366,17 @@ class Workers:
                     self._greeted(worker, message)
                     continue
             except (ValueError, TypeError, LookupError, AttributeError):  # a task wrote into our socket: this worker cannot be understood any more
-                _kill_group(worker.pid, signal.SIGKILL)
+                worker.kill(signal.SIGKILL)
                 break
             if message.get("journal") == "broken" and not self.journal_broken:
                 self.journal_broken = True
                 self.log.event("journal-broken")
             if "unstarted" in message:
-                job = self._pop(worker)
+                job = worker.pop(self.clock())
                 job.started_at = None  # marked perhaps, but not begun: going back costs it nothing
                 (returned if message.get("journal") or message.get("called_back") else self.unstarted).append(job)
             elif outcome is not None:
-                job = self._pop(worker)
+                job = worker.pop(self.clock())
                 worker.size = max(1, min(most, worker.size * 2, int(WINDOW_SECONDS / max(outcome.seconds, 0.001))))
                 self._deaths_in_a_row = 0
                 if "leaving" in message:
@@ -435,15 +392,9 @@ class Workers:
                 self.log.event("module-failed", module=module, error=why)
         self.policies = {name: Policy.from_dict(members) for name, members in message["policies"].items()}
 
-    def _pop(self, worker: Worker) -> Job:
-        job = worker.window.popleft()
-        worker.weight -= worker.sizes.popleft()
-        worker.since = self.clock()
-        return job
-
     def _finish(self, worker: Worker, job: Job, outcome: Outcome) -> None:
         if not worker.printed:
-            self._drain_output(worker)
+            self._read_output(worker)
         tail = worker.printed.popleft() if worker.printed else worker.tail  # the job it died of has said no end
         if tail and outcome.error is not None and outcome.verb in ("retry", "bury", "hold"):
             said = printable(without(self.settings.secrets, tail.decode("utf-8", "replace").strip())[-1500:])
@@ -459,21 +410,9 @@ class Workers:
             self.allow_until(self._valid_until)
         self._finished.append((job, self.channels.heard(job, outcome)))
 
-    def _drain_output(self, worker: Worker) -> None:
-        """Keep the last of what the job prints; a job that prints a gigabyte costs eight kilobytes."""
-        for _ in range(64):
-            try:
-                piece = os.read(worker.output, 1 << 16)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError:
-                piece = b""
-            if not piece:
-                self._unregister(worker.output)
-                return
-            *ended, worker.tail = (worker.tail + piece).split(self.end_of_output)
-            worker.printed.extend(output[-OUTPUT_KEPT:] for output in ended)
-            worker.tail = worker.tail[-OUTPUT_KEPT:]
+    def _read_output(self, worker: Worker) -> None:
+        if not worker.read_output(self.end_of_output):
+            self._unregister(worker.output)
 
     # watching
     def _is_marked(self, job: Job) -> bool:
@@ -507,10 +446,10 @@ class Workers:
                 worker.term_sent = self.clock()
                 job = worker.window[0] if worker.window else None
                 self.log.event("worker-timeout", pid=worker.pid, job=job.id if job else None, task=job.task if job else None)
-                _kill_group(worker.pid, signal.SIGTERM)
+                worker.kill(signal.SIGTERM)
             else:
                 worker.term_sent = self.clock()
-                _kill_group(worker.pid, signal.SIGKILL)
+                worker.kill(signal.SIGKILL)
 
     def _reap(self) -> None:
         for worker in list(self.workers):
@@ -524,12 +463,12 @@ class Workers:
         """Hear its last words, end what it left in its process group, and decide for the job it died with."""
         while True:
             before = len(worker.window), worker.unread
-            self._drain_output(worker)
+            self._read_output(worker)
             if worker.jobs.fileno() in self.selector.get_map():
                 self._listen(worker)
             if (len(worker.window), worker.unread) == before:
                 break
-        _kill_group(worker.pid, signal.SIGKILL)
+        worker.kill(signal.SIGKILL)
         self._unregister(worker.jobs)
         self._unregister(worker.output)
         worker.jobs.close()
@@ -543,7 +482,7 @@ class Workers:
         finished, started = self._journalled()
         unresolved: list[Job] = []
         while worker.window:
-            job = self._pop(worker)
+            job = worker.pop(self.clock())
             known = finished.get((job.id, job.token or ""))
             if known is not None:  # it died between its journal and its word to us
                 self._finish(worker, job, known)
@@ -614,11 +553,6 @@ class Workers:
         if job.started_at is None and (job.rank > first or (job.wave < max(wave, now) and has_one(job.task))):
             return "called_back"
         return None
-
-
-def _kill_group(pid: int, number: int) -> None:
-    with contextlib.suppress(OSError):
-        os.killpg(pid, number)
 
 
 def _ending(code: int) -> str:

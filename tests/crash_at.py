@@ -75,7 +75,7 @@ POINTS = {
             ("effect done", "after", "asyncsend.execute:execute", ""),
             ("D torn", "torn", "asyncsend.journal:Journal._append", "^D "),
             ("D written", "after", "asyncsend.journal:Journal.finished", ""),
-            ("outcome said", "after", "asyncsend.worker:Child._say", ""),
+            ("outcome said", "after", "asyncsend.child:Child._say", ""),
         )
     },
 }

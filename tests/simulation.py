@@ -50,12 +50,12 @@ import asyncsend.store.connection  # noqa: E402
 import asyncsend.store.lines  # noqa: E402
 import asyncsend.store.mysql  # noqa: E402
 import asyncsend.store.sqlite  # noqa: E402
-import asyncsend.worker  # noqa: E402
 import asyncsend.workers  # noqa: E402
 from asyncsend import config  # noqa: E402
 from asyncsend.answers import Retry, Snooze, Unknown  # noqa: E402
 from asyncsend.backoff import Backoff  # noqa: E402
 from asyncsend.budget import Budget  # noqa: E402
+from asyncsend.child import Child  # noqa: E402
 from asyncsend.errors import ConfigurationError, DatabaseUnreachable  # noqa: E402
 from asyncsend.execute import CRASH_LIMIT  # noqa: E402
 from asyncsend.job import NewJob  # noqa: E402
@@ -65,8 +65,9 @@ from asyncsend.store.connection import ConnectionLost  # noqa: E402
 from asyncsend.store.mysql import MySQLStore  # noqa: E402
 from asyncsend.store.sqlite import SQLiteStore  # noqa: E402
 from asyncsend.tasks import AT_MOST_ONCE, Policy, Task  # noqa: E402
-from asyncsend.worker import Child, from_parcels  # noqa: E402
-from asyncsend.workers import Worker, Workers  # noqa: E402
+from asyncsend.wire import from_parcels  # noqa: E402
+from asyncsend.worker import Worker  # noqa: E402
+from asyncsend.workers import Workers  # noqa: E402
 
 BIRTH = 1_780_000_000.0  # the world begins in 2026
 MOST_STEPS = 60_000
@@ -1087,7 +1088,7 @@ def replaced(world: World):
             stack.enter_context(patch.object(module, "boot_clock", lambda: world.current.clock()))
         stack.enter_context(patch.object(asyncsend.execute, "execute", lambda job, tasks, chance: real_execute(job, tasks, chance, lambda: world.current.clock())))
         stack.enter_context(patch.object(asyncsend.deathsig, "end_session", lambda _name: []))
-        stack.enter_context(patch.object(asyncsend.workers, "_kill_group", world.kill_group))
+        stack.enter_context(patch.object(Worker, "kill", lambda worker, number: world.kill_group(worker.pid, number)))
         stack.enter_context(patch.object(asyncsend.workers, "Workers", SimWorkers))
         stack.enter_context(patch.object(asyncsend.journal, "Journal", SimJournal))
         stack.enter_context(patch.object(SimWorkers, "world", world, create=True))

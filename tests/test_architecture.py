@@ -13,7 +13,7 @@ LADDER = [
     ["store", "store.protocol", "store.rows", "store.jobs", "store.people", "store.connection", "store.insert", "store.runs", "store.batches", "store.attempts", "store.figures", "store.retention", "store.schedules", "store.topics", "store.channels", "store.quotas", "store.alerts", "store.receipts", "store.suppressions", "store.lines", "store.sql", "store.mysql", "store.sqlite", "store.foreign", "schema",
      "tasks", "tasks.members", "tasks.http", "tasks.gateway", "tasks.replies", "tasks.smtp", "tasks.plaintext", "tasks.templates", "tasks.dkim", "tasks.amazon", "tasks.ses", "tasks.mail_api", "tasks.attachments", "tasks.maildir", "tasks.sendmail", "tasks.email", "tasks.segments", "tasks.presets", "tasks.twilio", "tasks.vonage", "tasks.aliyun", "tasks.sns", "tasks.sms", "tasks.pusher", "tasks.webhook", "tasks.command", "tasks.bounces", "tasks.unsubscribe"],
     ["lock", "status", "journal", "producer", "batches", "bulk", "topics", "queues", "turns", "schedules", "deadletters", "archive", "retention", "explain", "reconcile", "metrics", "alerts", "heartbeat", "doctor", "preview", "suppressions"],
-    ["execute", "worker", "workers"],
+    ["execute", "wire", "worker", "child", "workers"],
     ["run"],
     ["cron"],
     ["testing", "web", "web.__main__", "web.receipts", "web.unsubscribe", "cli", "cli.session", "cli.run", "cli.setup", "cli.enqueue", "cli.each", "cli.jobs", "cli.dead", "cli.prune", "cli.queues", "cli.channels", "cli.batches", "cli.schedules", "cli.topics", "cli.reconcile", "cli.suppress", "cli.mailbox", "cli.status", "cli.metrics", "cli.doctor", "cli.demo", "cli.preview"],

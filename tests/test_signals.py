@@ -120,13 +120,13 @@ def test_a_lease_renewed_while_the_last_job_ends_lets_no_other_begin(shop):
 
 HESITANT = """
 import os, time
-from asyncsend import worker
-serve = worker.Child._serve
+from asyncsend import child
+serve = child.Child._serve
 def late(self, job, tasks):
     open(os.environ["ASYNCSEND_HOME"] + "/handed", "w").close()
     while not os.path.exists(os.environ["ASYNCSEND_HOME"] + "/told"): time.sleep(0.005)
     serve(self, job, tasks)
-worker.Child._serve = late
+child.Child._serve = late
 """
 
 

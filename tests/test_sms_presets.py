@@ -20,7 +20,7 @@ from asyncsend.producer import new_job
 from asyncsend.tasks import Tasks
 from asyncsend.tasks.sms import Sms
 from asyncsend.times import boot_clock
-from asyncsend.worker import as_parcel, from_parcels
+from asyncsend.wire import as_parcel, from_parcels
 
 CODE = {"to": "+33612345678", "text": "Your code is 1234"}
 TEMPLATE = {"to": "+8613812345678", "template_id": "SMS_1", "params": {"code": 123456, "name": "Ann ü&=", "ok": True}}

@@ -13,7 +13,8 @@ from asyncsend.channels import Channel, Channels
 from asyncsend.job import Job
 from asyncsend.journal import Journal, as_text
 from asyncsend.outcome import Outcome, State
-from asyncsend.workers import WINDOW, Worker, Workers
+from asyncsend.worker import BUFFER, Worker, sockets
+from asyncsend.workers import WINDOW, Workers
 
 JOB = Job(7, "email", "{}", token="a" * 32)
 
@@ -67,12 +68,12 @@ def test_a_job_that_its_dead_worker_had_not_begun_goes_to_another_also_when_the_
 
 
 @pytest.fixture
-def idle(workers):
+def idle(workers, request):
     """A worker that is ready, by its two ends; nobody is behind the other."""
-    ours, theirs = socket.socketpair()
+    ours, theirs, most_bytes = sockets(getattr(request, "param", BUFFER))
     ours.settimeout(0.2)
     theirs.setblocking(False)
-    worker = Worker(2**22 + 1, ours, -1, ready=True)
+    worker = Worker(2**22 + 1, ours, -1, most_bytes, ready=True)
     workers.workers.append(worker)
     yield worker, theirs
     workers.workers.clear()
@@ -89,7 +90,8 @@ def arrived(theirs) -> int:
     return size
 
 
-@pytest.mark.parametrize("length", [0, 300, 400, 3000])
+@pytest.mark.parametrize("length", [0, 300, 400, 3000, 9000])
+@pytest.mark.parametrize("idle", [64 * 1024, BUFFER], indirect=True)
 def test_handing_never_waits_for_a_worker_that_reads_nothing_while_it_goes_through_what_it_has(workers, idle, length):
     worker, theirs = idle
     worker.size = WINDOW
@@ -97,7 +99,7 @@ def test_handing_never_waits_for_a_worker_that_reads_nothing_while_it_goes_throu
     workers._deal()
     assert arrived(theirs) == worker.weight  # all in its hands; now it says one outcome after the other
     for _ in range(len(worker.window)):
-        workers._pop(worker)
+        worker.pop(0.0)
         workers._deal()
     assert worker.window
     assert arrived(theirs) == worker.weight
