@@ -17,13 +17,17 @@ def main() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-    if sys.argv[1:] == ["run"]:  # cron's line: what it costs, it costs each minute
-        from asyncsend.cron import start
+    try:
+        if sys.argv[1:] == ["run"]:  # cron's line: what it costs, it costs each minute
+            from asyncsend import cron
 
-        try:
-            sys.exit(start())
-        except KeyboardInterrupt:
-            sys.exit("Aborted!")
+            sys.exit(cron.start())
+        if sys.argv[1:] in (["status"], ["status", "--json"]):  # what a page or a monitor asks again and again
+            from asyncsend import overview
+
+            sys.exit(overview.start(as_json="--json" in sys.argv))
+    except KeyboardInterrupt:
+        sys.exit("Aborted!")
     from asyncsend.cli import cli
 
     cli(prog_name="asyncsend")

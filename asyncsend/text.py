@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 MAX_TEXT = 4000  # characters of an error or of captured output that are kept
 
@@ -22,3 +26,11 @@ def printable(text: str, limit: int = MAX_TEXT) -> str:
     if len(text) > limit:
         text = text[: limit - 1] + "…"
     return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}" if ord(match[0]) < 0x100 else f"\\u{ord(match[0]):04x}", text)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]], widest: int = 60) -> Iterator[str]:
+    """Its lines, in aligned columns; control characters are escaped, so that no row can repaint the terminal."""
+    cells = [list(head), *([printable(str(value), widest) if value is not None else "-" for value in row] for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
+    for line in cells:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

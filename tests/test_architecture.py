@@ -15,7 +15,7 @@ LADDER = [
     ["lock", "status", "journal", "producer", "batches", "bulk", "topics", "queues", "turns", "schedules", "deadletters", "archive", "retention", "explain", "reconcile", "metrics", "alerts", "heartbeat", "doctor", "preview", "suppressions"],
     ["execute", "wire", "worker", "child", "workers"],
     ["run"],
-    ["cron"],
+    ["cron", "overview"],
     ["testing", "web", "web.__main__", "web.receipts", "web.unsubscribe", "cli", "cli.session", "cli.run", "cli.setup", "cli.enqueue", "cli.each", "cli.jobs", "cli.dead", "cli.prune", "cli.queues", "cli.channels", "cli.batches", "cli.schedules", "cli.topics", "cli.reconcile", "cli.suppress", "cli.mailbox", "cli.status", "cli.metrics", "cli.doctor", "cli.demo", "cli.preview"],
 ]  # fmt: skip
 EDGE = {"__init__", "__main__"}  # the package's door and the command's: they may know every room

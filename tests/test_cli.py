@@ -2,17 +2,19 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 from click.testing import CliRunner
 from parts import ROOT, Site
 
 from asyncsend.cli import COMMANDS, cli
-from asyncsend.errors import EXIT_CONFIGURATION, EXIT_TEMPORARY, EXIT_USAGE
+from asyncsend.errors import EXIT_CONFIGURATION, EXIT_TEMPORARY, EXIT_TROUBLE, EXIT_USAGE
 
 MAIL = '{"to":"ann@example.com","subject":"Hi","text":"Hello"}'
 EVIL = "q\x1b[2J\x1b]0;owned\x07\u202e\r\nFORGED"
@@ -342,3 +344,46 @@ def test_a_batch_named_on_the_command_line_is_in_the_row(lite):
     lite("enqueue", "email", "{}", "--batch", "november")
     assert lite.rows("batch_id") == [("november",)]
     assert "batch" in lite("enqueue", "email", "{}", "--batch", "no spaces, please", code=2).stderr
+
+
+# ── status, which is said with click and without ─────────────────────────────────────────────────────────────────────
+
+
+def test_status_says_the_same_without_click_as_with_it(site):
+    enqueued(site, "email", MAIL)
+    for command in (["status"], ["status", "--json"]):
+        assert without_times(site(*command).stdout) == without_times(call(site, *command).stdout)
+
+
+def without_times(said: str) -> str:
+    return re.sub(r"\b[\d.]+( s\b|(?=,\n))", "", said)
+
+
+def status_into(site: Site, stdout, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(site.command("status"), env=site.environment, stdout=stdout, stderr=subprocess.PIPE, text=True, cwd="/", timeout=60, **options)
+
+
+def test_the_verdict_of_status_is_coloured_on_a_terminal_only(lite):
+    reader, terminal = os.openpty()
+    assert status_into(lite, terminal).returncode == 0
+    os.close(terminal)
+    said = b""
+    with suppress(OSError):  # what a terminal says when its other end has gone
+        while piece := os.read(reader, 4096):
+            said += piece
+    os.close(reader)
+    assert said.startswith(b"\x1b[1;33mAttention:\x1b[0m\r\n  ")
+    assert lite("status").stdout.startswith("Attention:\n")
+
+
+def test_status_into_a_full_disk_or_to_nobody_is_an_exit_code_and_no_traceback(lite):
+    with open("/dev/full", "w") as full:
+        done = status_into(lite, full)
+    assert (done.returncode, done.stderr) == (EXIT_TEMPORARY, "asyncsend: the output cannot be written (No space left on device)\n")
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = status_into(lite, writer)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (EXIT_TROUBLE, "")
+    done = status_into(lite, None, preexec_fn=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (0, "")

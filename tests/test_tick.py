@@ -12,23 +12,21 @@ HEAVY = ("requests", "urllib3", "email", "smtplib", "asyncio", "flask", "jinja2"
          "click", "dataclasses", "inspect")  # click costs 40 ms of CPU, a quarter of it for inspect, which dataclasses imports too
 
 PROGRAM = """
-import sys, runpy
-sys.argv = ["asyncsend", "run"]
+import os, sys, runpy
+sys.argv[0] = "asyncsend"
+modules = os.fdopen(os.dup(1), "w")
 sys.modules["cryptography"] = None  # the oracles of other tests bring it; a plain install has none, and the driver does without
 try:
     runpy.run_module("asyncsend", run_name="__main__")
 except SystemExit as left:
     assert not left.code, left.code
-import json
-print(json.dumps(sorted(sys.modules)))
+print("", *sorted(sys.modules), file=modules)
 """
 
 
-def modules_after(site) -> set[str]:
-    import json
-
-    done = subprocess.run([sys.executable, "-c", PROGRAM], env=site.environment, capture_output=True, text=True, cwd="/", check=True)
-    return set(json.loads(done.stdout))
+def modules_after(site, *command: str) -> set[str]:
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *(command or ["run"])], env=site.environment, capture_output=True, text=True, cwd="/", check=True)
+    return set(done.stdout.splitlines()[-1].split())
 
 
 def is_in(heavy: str, modules: set[str]) -> bool:
@@ -53,6 +51,13 @@ def test_a_run_that_finds_the_lock_held_imports_no_database_driver(tmp_path):
         fcntl.flock(file, fcntl.LOCK_EX)
         loaded = modules_after(site)
     assert not {"pymysql", "sqlite3", "ssl", "socket", "click"} & loaded
+
+
+@pytest.mark.parametrize("command", [["status"], ["status", "--json"]])
+def test_status_imports_no_click_and_no_task(site, command):
+    loaded = modules_after(site, *command)
+    assert not {"click", "dataclasses", "inspect", "asyncsend.run", "asyncsend.workers"} & loaded
+    assert not {name for name in loaded if name.startswith("asyncsend.tasks.")}
 
 
 LIMITED = {"ASYNCSEND_EMAIL_LIMIT": "200/hour", "ASYNCSEND_DOMAIN_LIMIT": "*: 1 per 6s", "ASYNCSEND_SMS_LIMIT": "1 per 1s", "ASYNCSEND_WEBHOOK_LIMIT": "*: 60/min"}

@@ -12,7 +12,7 @@ import click
 from asyncsend import config, schema, times
 from asyncsend.errors import Conflict, InvalidJob, NotFound
 from asyncsend.store import open_store
-from asyncsend.text import printable
+from asyncsend.text import printable, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -170,11 +170,9 @@ def print_json(value: Any) -> None:
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[Any]], *, widest: int = 60) -> None:
-    """Aligned columns; control characters are escaped, so that no row can repaint the terminal."""
-    cells = [[printable(str(value), widest) if value is not None else "-" for value in row] for row in rows]
-    widths = [max(len(line[column]) for line in [list(head), *cells]) for column in range(len(head))]
-    for line in [list(head), *cells]:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    """Aligned columns."""
+    for line in table(head, rows, widest):
+        click.echo(line)
 
 
 def sure(question: str, *, yes: bool, dry_run: bool) -> bool:
