@@ -305,15 +305,15 @@ def made_store(url: str, clock=None):
 
 
 @pytest.fixture(autouse=True)
-def own_tasks():
-    """Tasks that a test declares, and the modules that do so for it, are forgotten after it: the next test may have a task of the same name."""
+def own_tasks(tmp_path_factory):
+    """Tasks that a test declares, and the modules it wrote, are forgotten after it: the next test may have a task of the same name."""
     declared, modules, path = dict(tasks.declared), set(sys.modules), list(sys.path)
     yield
     sys.path[:] = path
     tasks.declared.clear()
     tasks.declared.update(declared)
     for name in set(sys.modules) - modules:
-        if str(getattr(sys.modules[name], "__file__", None)).startswith(tempfile.gettempdir()):
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(f"{tmp_path_factory.getbasetemp()}/"):  # not /tmp: there the product itself may lie
             del sys.modules[name]
 
 
