@@ -277,7 +277,7 @@ class _Minute:
             return False
         if not self._busy():
             return True
-        if self.workers and self.workers.waiting > size // 2:
+        if self.workers and self.workers.waiting > size // 2 and not self.workers.idle:
             return False
         return self.budget.clock() >= self.dry_until and not self._journal_full()
 

@@ -112,6 +112,11 @@ class Workers:
     def in_flight(self) -> int:
         return sum(len(worker.window) for worker in self.workers)
 
+    @property
+    def idle(self) -> bool:
+        """Whether a worker has nothing to do, and nothing is left for it: what waits behind the slow job of another will not reach it."""
+        return not self.backlog and sum(1 for worker in self.workers if worker.window) < self.count
+
     def hand(self, jobs: Iterable[Job]) -> None:
         """Take these jobs, each before those of a later rank; their outcomes come out of `results`."""
         for job in jobs:

@@ -881,3 +881,25 @@ def test_a_task_that_writes_into_the_runs_socket_loses_its_worker_only(lite, wor
     lite.insert("bad", "{}", max_attempts=1)
     lite.quiet("run")
     assert lite.rows("state, attempts, crashes") == [("dead", 1, 0)] * 2
+
+
+PATIENT = """
+import os, time
+from asyncsend import task
+HERE = os.path.dirname(os.path.abspath(__file__))
+@task
+def quick():
+    time.sleep(0.004)
+    with open(HERE + "/done", "a") as file: file.write(".")
+@task(max_attempts=1, timeout=30)
+def patient():
+    while os.path.getsize(HERE + "/done") < 700: time.sleep(0.01)
+"""
+
+
+def test_a_slow_job_keeps_one_worker_busy_and_the_others_go_on_to_claim(lite):
+    lite.tasks(PATIENT)
+    lite.environment["ASYNCSEND_WORKERS"] = "2"
+    lite.store().insert([NewJob("patient" if number == 300 else "quick", "{}", f"u{number}") for number in range(900)])
+    lite.quiet("run")
+    assert states(lite) == {"done": 900}
