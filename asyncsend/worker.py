@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 from collections import deque
 from dataclasses import dataclass, field
@@ -50,6 +51,12 @@ class Worker:
         self.weight -= self.sizes.popleft()
         self.since = now
         return self.window.popleft()
+
+    def takes_more(self) -> bool:
+        """Whether parcels of `most_bytes` can be written now, without waiting until it has read the ones before: the kernel adds to each write, and many small ones fill the socket."""
+        poll = select.poll()
+        poll.register(self.jobs, select.POLLOUT)
+        return bool(poll.poll(0))
 
     def send(self, parcels: list[bytes]) -> bool:
         """Whether they could be written, all at once. If not, it is dying or reads no more, and the last of its window did not arrive whole."""

@@ -253,8 +253,10 @@ class Workers:
         share = -(-self.waiting // max(1, len(self.workers)))
         for worker in self.workers:
             room = min(worker.size, share)
-            # By the quarter: parcels sent one by one would fill the socket's buffer with what the kernel adds to each, and handing would wait for the job at work.
-            if worker.ready and not worker.killed_for and len(worker.window) <= room * 3 // 4 and worker.weight <= worker.most_bytes * 3 // 4:
+            if not self.backlog or not worker.ready or worker.killed_for:
+                continue
+            # By the quarter: few writes of many. Never into a full socket: handing would wait for the job at work, and kill it for that in the end.
+            if len(worker.window) <= room * 3 // 4 and worker.weight <= worker.most_bytes * 3 // 4 and worker.takes_more():
                 parcels = self._fill(worker, room, full)
                 if parcels and not worker.send(parcels):
                     worker.kill(signal.SIGKILL)  # the reaper finds out what it has begun, and the others go to another

@@ -1088,6 +1088,7 @@ def replaced(world: World):
             stack.enter_context(patch.object(module, "boot_clock", lambda: world.current.clock()))
         stack.enter_context(patch.object(asyncsend.execute, "execute", lambda job, tasks, chance: real_execute(job, tasks, chance, lambda: world.current.clock())))
         stack.enter_context(patch.object(asyncsend.deathsig, "end_session", lambda _name: []))
+        stack.enter_context(patch.object(Worker, "takes_more", lambda _worker: True))
         stack.enter_context(patch.object(Worker, "kill", lambda worker, number: world.kill_group(worker.pid, number)))
         stack.enter_context(patch.object(asyncsend.workers, "Workers", SimWorkers))
         stack.enter_context(patch.object(asyncsend.journal, "Journal", SimJournal))

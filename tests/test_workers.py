@@ -105,6 +105,22 @@ def test_handing_never_waits_for_a_worker_that_reads_nothing_while_it_goes_throu
     assert arrived(theirs) == worker.weight
 
 
+@pytest.mark.parametrize("length", [0, 300, 1000])
+@pytest.mark.parametrize("idle", [4096, 64 * 1024], indirect=True)
+def test_jobs_that_come_one_by_one_never_wait_for_a_worker_that_is_busy_for_long(workers, idle, length):
+    worker, theirs = idle
+    worker.size = WINDOW
+    worker.kill = lambda _number: pytest.fail("it did not read for a while, and was killed for that")
+    workers.workers.append(Worker(2**22 + 2, worker.jobs, -1, ready=True, window=deque([JOB] * (WINDOW // 2))))  # whose part of the window is full
+    for number in range(100):
+        workers.backlog.append(Job(number, "note", "x" * length, token="a" * 32))
+        workers._deal()
+    assert worker.window
+    while workers.backlog and arrived(theirs):  # it reads on
+        workers._deal()
+    assert len(worker.window) + len(workers.backlog) == 100
+
+
 def test_a_marked_job_that_did_not_reach_its_dying_worker_is_not_charged(workers, idle):
     worker, theirs = idle
     workers.journal_broken = True  # so that each start is marked
