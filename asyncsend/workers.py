@@ -384,7 +384,7 @@ class Workers:
                 (returned if message.get("journal") or message.get("called_back") else self.unstarted).append(job)
             elif outcome is not None:
                 job = worker.pop(self.clock())
-                worker.size = max(1, min(most, worker.size * 2, int(WINDOW_SECONDS / max(outcome.seconds, 0.001))))
+                worker.size = max(1, min(most, worker.size * 2, int(WINDOW_SECONDS / max(outcome.seconds, 1e-6))))
                 self._deaths_in_a_row = 0
                 if "leaving" in message:
                     worker.killed_for = "leaving"  # it takes no more, and what it had not begun goes to another

@@ -149,6 +149,16 @@ def test_a_job_is_not_killed_for_the_time_that_the_run_did_not_listen(workers, i
     assert worker.term_sent is None
 
 
+@pytest.mark.parametrize(("count", "seconds", "size"), [(1, 0.0, WINDOW), (2, 0.0001, WINDOW // 2), (1, 0.1, 5), (1, 60.0, 1)])
+def test_a_worker_may_hold_half_a_second_of_work_and_no_more_than_its_part_of_the_window(workers, idle, count, seconds, size):
+    worker, _ = idle
+    workers.count = count
+    for _ in range(12):
+        worker.take(JOB, 10, 0.0)
+        workers._hear(worker, b'{"outcome":{"verb":"finish","state":"done","seconds":%f}}\n' % seconds)
+    assert worker.size == size
+
+
 @pytest.mark.parametrize("seconds", ["nan", "NaN", "Infinity", '"long"', "null"])
 def test_what_a_task_forges_as_a_length_of_time_does_not_end_the_run(workers, idle, seconds):
     worker, _ = idle
