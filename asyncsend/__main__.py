@@ -4,6 +4,7 @@ from __future__ import annotations
 
 
 def main() -> None:
+    import io
     import os
     import sys
 
@@ -17,6 +18,8 @@ def main() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal's letters cannot show must not end a command
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if sys.argv[1:] == ["run"]:  # cron's line: what it costs, it costs each minute
             from asyncsend import cron

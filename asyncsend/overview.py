@@ -68,10 +68,10 @@ def start(*, as_json: bool) -> int:
 
 
 def _write(stream: TextIO | None, text: str) -> OSError | None:
-    """Why the text could not be written; None if it was, or if whoever started us had closed the stream. Characters that its encoding does not have are escaped."""
+    """Why the text could not be written; None if it was, or if whoever started us had closed the stream."""
     if stream is not None:
         try:
-            stream.write(text.encode(stream.encoding, "backslashreplace").decode(stream.encoding) + "\n")
+            stream.write(text + "\n")
             stream.flush()
         except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # else Python trips over what is left in its buffer

@@ -255,6 +255,8 @@ class Workers:
             room = min(worker.size, share)
             if not self.backlog or not worker.ready or worker.killed_for:
                 continue
+            if self.count > 1 and worker.window and self.clock() - worker.since > WINDOW_SECONDS:
+                continue  # what stands behind a slow job waits for it: another worker is free sooner
             # By the quarter: few writes of many. Never into a full socket: handing would wait for the job at work, and kill it for that in the end.
             if len(worker.window) <= room * 3 // 4 and worker.weight <= worker.most_bytes * 3 // 4 and worker.takes_more():
                 parcels = self._fill(worker, room, full)

@@ -376,11 +376,11 @@ def test_the_verdict_of_status_is_coloured_on_a_terminal_only(lite):
     assert lite("status").stdout.startswith("Attention:\n")
 
 
-@pytest.mark.parametrize(("encoding", "shown"), [("ascii", r"b\xfccher\u2603"), ("latin-1", r"bücher\u2603"), ("utf-8", "bücher☃")])
-def test_status_escapes_what_the_encoding_of_its_output_does_not_have(lite, encoding, shown):
+@pytest.mark.parametrize(("command", "encoding", "shown"), [("status", "ascii", r"b\xfccher\u2603"), ("status", "latin-1", r"bücher\u2603"), ("jobs", "latin-1", r"bücher\u2603"), ("jobs", "utf-8", "bücher☃")])
+def test_what_the_encoding_of_the_output_does_not_have_is_escaped(lite, command, encoding, shown):
     lite.insert("email", queue="bücher☃")
     lite.environment["PYTHONIOENCODING"] = encoding
-    assert f"\n{shown} " in lite("status", encoding=encoding).stdout
+    assert f"{shown} " in lite(command, encoding=encoding).stdout
 
 
 def test_status_into_a_full_disk_or_to_nobody_is_an_exit_code_and_no_traceback(lite):

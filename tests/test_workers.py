@@ -14,7 +14,7 @@ from asyncsend.job import Job
 from asyncsend.journal import Journal, as_text
 from asyncsend.outcome import Outcome, State
 from asyncsend.worker import BUFFER, Worker, sockets
-from asyncsend.workers import WINDOW, Workers
+from asyncsend.workers import WINDOW, WINDOW_SECONDS, Workers
 
 JOB = Job(7, "email", "{}", token="a" * 32)
 
@@ -119,6 +119,23 @@ def test_jobs_that_come_one_by_one_never_wait_for_a_worker_that_is_busy_for_long
     while workers.backlog and arrived(theirs):  # it reads on
         workers._deal()
     assert len(worker.window) + len(workers.backlog) == 100
+
+
+def test_nothing_more_is_handed_to_a_worker_at_a_slow_job_while_there_are_others(workers, idle):
+    worker, _ = idle
+    worker.size, now = WINDOW, [100.0]
+    workers.clock = lambda: now[0]
+    workers.backlog.extend(Job(number, "note", "{}", token="a" * 32) for number in range(4))
+    workers._deal()
+    held = len(worker.window)
+    now[0] += WINDOW_SECONDS + 0.1
+    workers.backlog.extend(Job(number, "note", "{}", token="a" * 32) for number in range(4, 100))
+    workers.count = 2
+    workers._deal()
+    assert len(worker.window) == held
+    worker.pop(now[0])
+    workers._deal()
+    assert len(worker.window) > held
 
 
 def test_a_marked_job_that_did_not_reach_its_dying_worker_is_not_charged(workers, idle):
