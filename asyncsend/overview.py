@@ -63,7 +63,7 @@ def start(*, as_json: bool) -> int:
         return 0
     if isinstance(trouble, BrokenPipeError):  # whoever read it has seen enough
         return EXIT_TROUBLE
-    _write(sys.stderr, f"asyncsend: the output cannot be written ({trouble.strerror})")
+    _write(sys.stderr, f"asyncsend: the output cannot be written ({trouble.strerror}): free space, or send it elsewhere")
     return EXIT_TEMPORARY
 
 

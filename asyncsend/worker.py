@@ -24,7 +24,7 @@ class Worker:
     pid: int
     jobs: socket.socket
     output: int
-    most_bytes: int = 64 * 1024  # of parcels in its window
+    most_bytes: int = 64 * 1024  # of parcels in its window; `sockets` says how many
     window: deque[Job] = field(default_factory=deque)  # handed, no outcome yet; the first is being executed
     sizes: deque[int] = field(default_factory=deque)  # bytes of each of them on the wire
     weight: int = 0  # and of all
@@ -106,7 +106,7 @@ class Worker:
 
 
 def sockets(buffer: int = BUFFER) -> tuple[socket.socket, socket.socket, int]:
-    """The run's end, the child's, and how many bytes of parcels may be under way to the child."""
+    """The run's end, the child's, and how many bytes of parcels may be under way to the child. OSError at the host's limit of descriptors."""
     ours, theirs = socket.socketpair()
     for end in (ours, theirs):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)

@@ -386,7 +386,7 @@ def test_what_the_encoding_of_the_output_does_not_have_is_escaped(lite, command,
 def test_status_into_a_full_disk_or_to_nobody_is_an_exit_code_and_no_traceback(lite):
     with open("/dev/full", "w") as full:
         done = status_into(lite, full)
-    assert (done.returncode, done.stderr) == (EXIT_TEMPORARY, "asyncsend: the output cannot be written (No space left on device)\n")
+    assert (done.returncode, done.stderr) == (EXIT_TEMPORARY, "asyncsend: the output cannot be written (No space left on device): free space, or send it elsewhere\n")
     reader, writer = os.pipe()
     os.close(reader)
     done = status_into(lite, writer)
